@@ -1,0 +1,38 @@
+"""Between FLAME's frame and the world's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class WorldFrame:
+    """The similarity ``world = R (flame - center) * scale``.
+
+    FLAME's frame is y up, face along +z, in metres; the world is z up, face along +x, the
+    subject's left along +y: world (x, y, z) = FLAME (z, x, y), a rotation.
+    """
+
+    center: Tensor  # [3] FLAME frame, metres
+    scale: float  # world units per metre
+
+    @property
+    def rotation(self) -> Tensor:
+        """R [3, 3]."""
+        return self.center.new_tensor([[0.0, 0.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
+
+    def to(self, device: torch.device | str) -> WorldFrame:
+        """The same on another device."""
+        return WorldFrame(self.center.to(device), self.scale)
+
+    def to_world(self, points: Tensor) -> Tensor:
+        """FLAME points [..., 3] in the world."""
+        # A permutation of the axes instead of a product with R: exact, and a view.
+        return ((points - self.center) * self.scale)[..., [2, 0, 1]]
+
+    def to_flame(self, points: Tensor) -> Tensor:
+        """World points [..., 3] in FLAME's frame."""
+        return points[..., [1, 2, 0]] / self.scale + self.center
