@@ -1,4 +1,4 @@
-"""What the control image is made of: MediaPipe face-mesh landmarks, how they are joined, in what colour.
+"""What the control image is made of: MediaPipe landmarks, how they are joined, in what colour.
 
 The landmark numbers are MediaPipe's (478 points: 468 of the face mesh, then two irises of five).
 Grouping, colours, line width and drawing order are those of controlnet_aux's MediaPipe-face
@@ -10,6 +10,7 @@ last: OpenCV's rasterised line depends on its direction, so the direction is par
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class ContourGroup:
 
     def edges(self) -> list[tuple[int, int]]:
         """The connections (start, end), by MediaPipe number."""
-        return [edge for chain in self.chains for edge in zip(chain, chain[1:], strict=False)]
+        return [edge for chain in self.chains for edge in pairwise(chain)]
 
 
 @dataclass(frozen=True)
