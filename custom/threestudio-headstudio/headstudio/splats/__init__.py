@@ -1,0 +1,51 @@
+"""What rides on a head: splats bound to its triangles."""
+
+from headstudio.splats.initialise import (
+    initialise_per_triangle,
+    initialise_uniform,
+    neighbour_distance,
+    sample_surface,
+)
+from headstudio.splats.parameters import (
+    PARAMETER_WIDTHS,
+    SH_C0,
+    SplatModule,
+    Splats,
+    rgb_to_sh,
+    sh_to_rgb,
+)
+from headstudio.splats.quaternions import (
+    matrix_to_quaternion,
+    quaternion_conjugate,
+    quaternion_product,
+)
+from headstudio.splats.rig import (
+    PosedSplats,
+    TriangleFrames,
+    pose_splats,
+    triangle_frames,
+    unpose,
+    unpose_geometry,
+)
+
+__all__ = [
+    "PARAMETER_WIDTHS",
+    "SH_C0",
+    "PosedSplats",
+    "SplatModule",
+    "Splats",
+    "TriangleFrames",
+    "initialise_per_triangle",
+    "initialise_uniform",
+    "matrix_to_quaternion",
+    "neighbour_distance",
+    "pose_splats",
+    "quaternion_conjugate",
+    "quaternion_product",
+    "rgb_to_sh",
+    "sample_surface",
+    "sh_to_rgb",
+    "triangle_frames",
+    "unpose",
+    "unpose_geometry",
+]
