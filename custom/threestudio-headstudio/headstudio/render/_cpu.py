@@ -1,0 +1,161 @@
+"""The CPU backend: numba kernels as differentiable PyTorch functions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from headstudio.render import _compositing, _projection, _tiles
+from headstudio.render._jit import run
+from headstudio.render.cameras import Cameras
+
+
+def _array(tensor: Tensor) -> Any:
+    """The tensor's memory as a contiguous numpy array."""
+    return tensor.detach().contiguous().numpy()
+
+
+class _Project(torch.autograd.Function):
+    """(means, quats, scales) -> (means2d, conics, depths, radii); see ``reference.project``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, means: Tensor, quats: Tensor, scales: Tensor, opacities: Tensor, cameras: Cameras
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        shape = (means.shape[0], cameras.views, means.shape[1])
+        means2d, conics = means.new_empty(*shape, 2), means.new_empty(*shape, 3)
+        depths = means.new_empty(shape)
+        radii = torch.empty(*shape, 2, dtype=torch.int32)
+        ctx.camera = (
+            _array(cameras.viewmats().double()),
+            _array(cameras.focal().double()),
+            cameras.height,
+            cameras.width,
+        )
+        run(
+            _projection.project_forward,
+            _array(means),
+            _array(quats),
+            _array(scales),
+            _array(opacities),
+            *ctx.camera,
+            float(cameras.near),
+            float(cameras.far),
+            means2d.numpy(),
+            conics.numpy(),
+            depths.numpy(),
+            radii.numpy(),
+        )
+        ctx.save_for_backward(means, quats, scales, radii)
+        ctx.mark_non_differentiable(radii)
+        return means2d, conics, depths, radii
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: Any, v_means2d: Tensor, v_conics: Tensor, v_depths: Tensor, _: Any
+    ) -> tuple[Tensor | None, ...]:
+        means, quats, scales, radii = ctx.saved_tensors
+        gradients = [torch.empty_like(x, memory_format=torch.contiguous_format)
+                     for x in (means, quats, scales)]  # fmt: skip
+        run(
+            _projection.project_backward,
+            *(_array(x) for x in (means, quats, scales)),
+            *ctx.camera,
+            *(_array(x) for x in (radii, v_means2d, v_conics, v_depths)),
+            *(x.numpy() for x in gradients),
+        )
+        return (*gradients, None, None)
+
+
+class _Composite(torch.autograd.Function):
+    """Ellipses -> (accumulated values and depth, alpha); see ``reference.composite``."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        means2d: Tensor,  # [P, C, N, 2]
+        conics: Tensor,  # [P, C, N, 3]
+        opacities: Tensor,  # [P or 1, N]
+        values: Tensor,  # [P or 1, N, K]
+        depths: Tensor,  # [P, C, N]
+        radii: Tensor,  # [P, C, N, 2]
+        height: int,
+        width: int,
+    ) -> tuple[Tensor, Tensor]:
+        poses, views = depths.shape[:2]
+        n_images = poses * views
+        arrays = [_array(x.flatten(0, 1)) for x in (means2d, conics, depths, radii)]
+        flat_means2d, flat_conics, flat_depths, flat_radii = arrays
+        pairs, tile_start, slot_start = _tiles.list_pairs(
+            flat_means2d, flat_radii, flat_depths, height, width
+        )
+        # Picture i of pose i // views reads that row, or row 0 where all poses share one.
+        rows = [views if x.shape[0] == poses else n_images for x in (opacities, values)]
+        inputs = (flat_means2d, flat_conics, _array(opacities), _array(values), flat_depths)
+        inputs += (flat_radii, pairs, tile_start, *rows)
+        blended = means2d.new_empty(n_images, height, width, values.shape[-1] + 1)
+        transmittance = means2d.new_empty(n_images, height, width)
+        last = torch.empty(n_images, height, width, dtype=torch.int32)
+        run(
+            _compositing.composite_forward,
+            *inputs,
+            blended.numpy(),
+            transmittance.numpy(),
+            last.numpy(),
+            chunk=4,
+        )
+        ctx.kept = (inputs, transmittance.numpy(), last.numpy(), slot_start)
+        ctx.shapes = (means2d.shape, conics.shape, opacities.shape, values.shape, depths.shape)
+        alpha = (1 - transmittance)[..., None]
+        return blended.unflatten(0, (poses, views)), alpha.unflatten(0, (poses, views))
+
+    @staticmethod
+    def backward(  # type: ignore[override]
+        ctx: Any, v_blended: Tensor, v_alpha: Tensor
+    ) -> tuple[Tensor | None, ...]:
+        inputs, transmittance, last, slot_start = ctx.kept
+        pairs, rows = inputs[6], inputs[8:]
+        v_pairs = torch.zeros(len(pairs), 6 + v_blended.shape[-1]).numpy()
+        run(
+            _compositing.composite_backward,
+            *inputs,
+            transmittance,
+            last,
+            _array(v_blended.flatten(0, 1)),
+            _array(v_alpha.flatten(0, 1)[..., 0]),
+            v_pairs,
+            chunk=4,
+        )
+        means2d, conics, opacities, values, depths = (torch.zeros(s) for s in ctx.shapes)
+        run(
+            _compositing.sum_pairs,
+            v_pairs,
+            slot_start,
+            *rows,
+            means2d.flatten(0, 1).numpy(),
+            conics.flatten(0, 1).numpy(),
+            depths.flatten(0, 1).numpy(),
+            opacities.numpy(),
+            values.numpy(),
+        )
+        return means2d, conics, opacities, values, depths, None, None, None
+
+
+def rasterize(
+    means: Tensor,  # [P, N, 3]
+    quats: Tensor,  # [P, N, 4]
+    scales: Tensor,  # [P, N, 3]
+    opacities: Tensor,  # [P or 1, N]
+    values: Tensor,  # [P or 1, N, K]
+    cameras: Cameras,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """As ``reference.rasterize``; float32."""
+    means2d, conics, depths, radii = _Project.apply(means, quats, scales, opacities, cameras)
+    if means2d.requires_grad:
+        means2d.retain_grad()
+    blended, alpha = _Composite.apply(
+        means2d, conics, opacities, values, depths, radii, cameras.height, cameras.width
+    )
+    return blended[..., :-1], blended[..., -1:], alpha, means2d, radii
