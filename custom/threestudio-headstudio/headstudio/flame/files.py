@@ -181,7 +181,8 @@ def _floats(entries: Mapping[str, np.ndarray], key: str, path: Path) -> np.ndarr
     array = entries[key]
     if array.dtype.kind not in "fiu":
         raise HeadStudioError(f"{path}: {key} holds {array.dtype}; expected numbers.")
-    floats = np.ascontiguousarray(array, dtype=np.float32)
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
+        floats = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(floats).all():
         raise HeadStudioError(f"{path}: {key} has values that are not finite; the file is damaged.")
     return floats

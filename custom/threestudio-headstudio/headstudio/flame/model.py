@@ -40,6 +40,9 @@ class HeadModel(nn.Module):
     parents: Tensor  # [5] int64
     lbs_weights: Tensor  # [V, 5]
     face_region: Tensor  # [F] int64 into region_names, -1 unlabelled
+    _landmark_index: Tensor | None
+    _landmark_face: Tensor | None
+    _landmark_barycentric: Tensor | None
 
     def __init__(self, arrays: HeadArrays) -> None:
         super().__init__()
@@ -140,6 +143,9 @@ class HeadModel(nn.Module):
         """
         if self._landmark_face is None:
             self._set_landmarks(self._default_landmarks())
+        assert self._landmark_index is not None
+        assert self._landmark_face is not None
+        assert self._landmark_barycentric is not None
         return LandmarkEmbedding(
             self._landmark_index, self._landmark_face, self._landmark_barycentric
         )
@@ -160,11 +166,13 @@ class HeadModel(nn.Module):
         )
 
     def _set_landmarks(self, embedding: LandmarkEmbedding | None) -> None:
-        for name, value in (
-            ("_landmark_index", embedding and embedding.mediapipe_index),
-            ("_landmark_face", embedding and embedding.face),
-            ("_landmark_barycentric", embedding and embedding.barycentric),
+        # Buffers, so that they follow the model to its device.
+        for name, field in (
+            ("_landmark_index", "mediapipe_index"),
+            ("_landmark_face", "face"),
+            ("_landmark_barycentric", "barycentric"),
         ):
+            value = None if embedding is None else getattr(embedding, field)
             self.register_buffer(name, value, persistent=False)
 
     def landmark_points(self, vertices: Tensor) -> Tensor:

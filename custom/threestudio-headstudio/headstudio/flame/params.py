@@ -99,10 +99,12 @@ class FlameParams:
         size = self.batch_size
         return FlameParams(**{name: value.expand(size, -1) for name, value in self.items()})
 
-    def to(self, *args: torch.device | str | torch.dtype, **kwargs: object) -> FlameParams:
-        """As ``Tensor.to``, for every field."""
+    def to(
+        self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
+    ) -> FlameParams:
+        """The same on another device or in another precision."""
         return FlameParams(
-            **{name: value.to(*args, **kwargs) for name, value in self.items()}  # type: ignore[arg-type]
+            **{name: value.to(device=device, dtype=dtype) for name, value in self.items()}
         )
 
     def replace(self, **changes: Tensor) -> FlameParams:
