@@ -1,5 +1,6 @@
 """What rides on a head: splats bound to its triangles."""
 
+from headstudio.splats.density import DensityControl, DensityReport
 from headstudio.splats.initialise import (
     initialise_per_triangle,
     initialise_uniform,
@@ -19,6 +20,7 @@ from headstudio.splats.quaternions import (
     quaternion_conjugate,
     quaternion_product,
 )
+from headstudio.splats.regularise import position_regulariser, scale_regulariser
 from headstudio.splats.rig import (
     PosedSplats,
     TriangleFrames,
@@ -31,6 +33,8 @@ from headstudio.splats.rig import (
 __all__ = [
     "PARAMETER_WIDTHS",
     "SH_C0",
+    "DensityControl",
+    "DensityReport",
     "PosedSplats",
     "SplatModule",
     "Splats",
@@ -40,10 +44,12 @@ __all__ = [
     "matrix_to_quaternion",
     "neighbour_distance",
     "pose_splats",
+    "position_regulariser",
     "quaternion_conjugate",
     "quaternion_product",
     "rgb_to_sh",
     "sample_surface",
+    "scale_regulariser",
     "sh_to_rgb",
     "triangle_frames",
     "unpose",
