@@ -1,0 +1,5 @@
+"""Where batches come from."""
+
+from threestudio.data import uncond
+
+__all__ = ["uncond"]

@@ -1,0 +1,1 @@
+"""This host brings no guidance; extensions register theirs."""

@@ -1,0 +1,5 @@
+"""What is trained."""
+
+from threestudio.systems import base
+
+__all__ = ["base"]

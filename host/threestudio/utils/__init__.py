@@ -1,0 +1,1 @@
+"""What everything is built on: configurations, errors, files, pictures, cameras."""

@@ -1,0 +1,144 @@
+"""From a command line to a trainer at work: what ``launch.py`` does."""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+
+import threestudio
+from threestudio.utils.callbacks import ConfigSnapshotCallback, CustomProgressBar
+from threestudio.utils.config import ExperimentConfig, load_config, parse_structured
+from threestudio.utils.errors import UserError, nearest
+from threestudio.utils.extensions import load_extensions
+from threestudio.utils.files import why_not_writable, write_text
+from threestudio.utils.misc import get_rank, load_checkpoint
+
+
+def run(args: argparse.Namespace, overrides: list[str]) -> None:
+    """Train, validate, test or export.
+
+    Args:
+        args: ``config``, one of ``train``, ``validate``, ``test`` and ``export`` true, and
+            ``verbose``.
+        overrides: ``key=value``.
+
+    Raises:
+        UserError: for whatever was typed or configured wrongly. Nothing has been written then,
+            unless only the work itself could show the mistake.
+    """
+    quiet(args.verbose)
+    n_gpus = torch.cuda.device_count()
+    cfg = load_config(args.config, cli_args=overrides, n_gpus=max(1, n_gpus))
+    check_trainer_settings(cfg)
+    checkpoint = load_checkpoint(cfg.resume, map_location="cpu") if cfg.resume else None
+    reason = why_not_writable(cfg.trial_dir)
+    if reason is not None:
+        raise UserError(f"results cannot be written to {cfg.trial_dir}: {reason}")
+    load_extensions()
+    check_parts(cfg.system)
+
+    pl.seed_everything(cfg.seed + get_rank(), workers=True)
+    datamodule = threestudio.find(cfg.data_type)(cfg.data)
+    system = threestudio.find(cfg.system_type)(cfg.system, resumed=cfg.resume is not None)
+    system.set_save_dir(os.path.join(cfg.trial_dir, "save"))
+    trainer = make_trainer(args, cfg, system.get_loggers())
+    common = {"datamodule": datamodule, "ckpt_path": cfg.resume, "weights_only": True}
+    if args.train:
+        record_command(cfg.trial_dir, args)
+        trainer.fit(system, **common)
+        trainer.test(system, datamodule=datamodule)
+        return
+    if checkpoint is None:
+        threestudio.warn("No resume=path/to/last.ckpt is given: this is the state before training")
+    else:
+        system.set_resume_status(checkpoint["epoch"], checkpoint["global_step"])
+    work = trainer.validate if args.validate else trainer.test if args.test else trainer.predict
+    work(system, **common)
+
+
+def quiet(verbose: bool) -> None:
+    """Show what we say and what is wrong, not lightning's advice; with ``verbose``, everything."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.DEBUG if verbose else logging.INFO)
+    if not verbose:
+        logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_no_tips)
+        warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
+
+
+def _no_tips(record: logging.LogRecord) -> bool:
+    return "Tip:" not in record.getMessage() and "litlogger" not in record.getMessage()
+
+
+def check_trainer_settings(cfg: ExperimentConfig) -> None:
+    """Raise a ``UserError`` for a key of ``trainer`` or ``checkpoint`` that lightning has not."""
+    taken = {"callbacks", "logger", "accelerator", "devices", "inference_mode"}
+    for section, owner in (("trainer", pl.Trainer), ("checkpoint", ModelCheckpoint)):
+        known = [*inspect.signature(owner.__init__).parameters][1:]
+        for key in getattr(cfg, section):
+            if section == "trainer" and key in taken:
+                raise UserError(f"trainer.{key} is chosen by the launcher (see --gpu): remove it")
+            if key not in known:
+                raise UserError(f"{section} has no setting {key!r}{nearest(key, known)}")
+
+
+def check_parts(system: Mapping[str, Any]) -> None:
+    """Check every part of the system before the first is made, for some take long to.
+
+    Raises:
+        UserError: for a name that is not registered, or a key that the class has not.
+    """
+    for key, name in system.items():
+        part = key.removesuffix("_type")
+        if part == key or not isinstance(name, str) or not name:
+            continue
+        config = getattr(threestudio.find(name), "Config", None)
+        if config is not None:
+            parse_structured(config, system.get(part))
+
+
+def make_trainer(args: argparse.Namespace, cfg: ExperimentConfig, loggers: list[Any]) -> pl.Trainer:
+    """The trainer, on the GPUs that are visible or else on the CPU."""
+    trial = cfg.trial_dir
+    settings = dict(cfg.trainer)
+    on_gpu = torch.cuda.is_available()
+    if not on_gpu:
+        # The same seed gives the same result, bit for bit.
+        settings.setdefault("deterministic", "warn")
+    callbacks: list[pl.Callback] = []
+    if settings.get("enable_progress_bar", True):
+        callbacks.append(CustomProgressBar(refresh_rate=1))
+    if args.train:
+        callbacks += [
+            ModelCheckpoint(dirpath=os.path.join(trial, "ckpts"), **cfg.checkpoint),
+            LearningRateMonitor(logging_interval="step"),
+            ConfigSnapshotCallback(args.config, cfg, os.path.join(trial, "configs")),
+        ]
+        tensorboard = TensorBoardLogger(trial, name="tb_logs")
+        loggers = [tensorboard, CSVLogger(trial, name="csv_logs"), *loggers]
+    return pl.Trainer(
+        callbacks=callbacks,
+        logger=loggers if args.train else False,
+        inference_mode=False,
+        accelerator="gpu" if on_gpu else "cpu",
+        devices=-1 if on_gpu else 1,
+        **settings,
+    )
+
+
+def record_command(trial_dir: str, args: argparse.Namespace) -> None:
+    """Write down how the run was started."""
+    if get_rank() == 0:
+        command = "python " + " ".join(sys.argv)
+        write_text(Path(trial_dir) / "cmd.txt", f"{command}\n{args}\n")
