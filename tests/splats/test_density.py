@@ -83,7 +83,7 @@ def random_views(n=50, views=4, seed=0):
     return grad * (radii > 0)[..., None], radii
 
 
-def test_ndc_units_are_gsplats():
+def test_ndc_units_are_gsplats() -> None:
     control = DensityControl(DensityControl.Config(grad_units="ndc"))
     strategy = DefaultStrategy(refine_scale2d_stop_iter=10_000)
     state = strategy.initialize_state()
@@ -107,7 +107,7 @@ def test_ndc_units_are_gsplats():
     torch.testing.assert_close(control.screen_size, seen)
 
 
-def test_relative_units_do_not_depend_on_the_scale_of_the_loss():
+def test_relative_units_do_not_depend_on_the_scale_of_the_loss() -> None:
     grad, radii = random_views()
     controls = [DensityControl() for _ in range(3)]
     controls[0].observe(grad, radii, 128, 128)
@@ -119,7 +119,7 @@ def test_relative_units_do_not_depend_on_the_scale_of_the_loss():
         assert torch.equal(control.count, (radii > 0).any(0).float())
 
 
-def test_radii_may_come_per_axis():
+def test_radii_may_come_per_axis() -> None:
     grad, radii = random_views()
     one, two = DensityControl(), DensityControl()
     one.observe(grad, radii, 128, 128)
@@ -131,7 +131,7 @@ def test_radii_may_come_per_axis():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("units", ["relative", "ndc"])
-def test_gradients_that_overflowed_are_left_out(bad, units):
+def test_gradients_that_overflowed_are_left_out(bad, units) -> None:
     control = DensityControl(DensityControl.Config(grad_units=units))
     grad, radii = random_views()
     grad[0, 3] = bad
@@ -139,7 +139,7 @@ def test_gradients_that_overflowed_are_left_out(bad, units):
     assert torch.isfinite(control.grad_sum).all()
 
 
-def test_what_was_gathered_travels_with_a_checkpoint():
+def test_what_was_gathered_travels_with_a_checkpoint() -> None:
     control, other = DensityControl(), DensityControl()
     control.observe(*random_views(), 128, 128)
     other.observe(*random_views(n=7), 128, 128)
@@ -152,13 +152,13 @@ def test_what_was_gathered_travels_with_a_checkpoint():
 # --------------------------------------------------------------------- the schedule
 
 
-def test_the_schedule_is_the_papers():
+def test_the_schedule_is_the_papers() -> None:
     control = DensityControl()
     assert [s for s in range(10_000) if control.grows_at(s)] == [300 * i for i in range(1, 8)]
     assert [s for s in range(10_000) if control.prunes_at(s)] == [2400, 2700, 3000, 3300]
 
 
-def test_nothing_happens_between_the_steps():
+def test_nothing_happens_between_the_steps() -> None:
     module = make_splats()
     before = dict(module.named_parameters())
     control = DensityControl()
@@ -168,7 +168,7 @@ def test_nothing_happens_between_the_steps():
     assert control.count.sum() == module.n
 
 
-def test_the_config_can_come_from_omegaconf():
+def test_the_config_can_come_from_omegaconf() -> None:
     cfg = OmegaConf.structured(DensityControl.Config)
     cfg.merge_with({"start": 10, "grad_units": "ndc"})
     assert OmegaConf.to_object(cfg) == DensityControl.Config(start=10, grad_units="ndc")
@@ -183,7 +183,7 @@ def test_the_config_can_come_from_omegaconf():
         ({"max_splats": 5}, "above"),
     ],
 )
-def test_a_bad_config_is_refused(change, message):
+def test_a_bad_config_is_refused(change, message) -> None:
     with pytest.raises(HeadStudioError, match=message):
         DensityControl(DensityControl.Config(**change))
 
@@ -191,7 +191,7 @@ def test_a_bad_config_is_refused(change, message):
 # ------------------------------------------------------------------------- growing
 
 
-def test_small_splats_are_cloned_and_large_ones_split():
+def test_small_splats_are_cloned_and_large_ones_split() -> None:
     module = make_splats(200)
     old = Splats(**{k: v.detach().clone() for k, v in module.state_dict().items()})
     module.scales.data[100:] += torch.tensor(3.0).log()  # 0.02 -> 0.06 of 0.04 allowed
@@ -219,7 +219,7 @@ def test_small_splats_are_cloned_and_large_ones_split():
     assert not control.screen_size.any()
 
 
-def test_split_children_are_drawn_from_their_parent_in_triangle_units():
+def test_split_children_are_drawn_from_their_parent_in_triangle_units() -> None:
     n = 4000
     module = make_splats(n, world_scale=0.1)
     local = torch.tensor([0.5, 1.0, 2.0])
@@ -245,7 +245,7 @@ def test_split_children_are_drawn_from_their_parent_in_triangle_units():
     torch.testing.assert_close(torch.cov(means.T), covariance, atol=0.2, rtol=0)
 
 
-def test_the_spread_of_split_children_can_be_narrowed():
+def test_the_spread_of_split_children_can_be_narrowed() -> None:
     def split(spread):
         module = make_splats(50, world_scale=0.1)
         start = module.means.detach().clone()
@@ -257,7 +257,7 @@ def test_the_spread_of_split_children_can_be_narrowed():
     torch.testing.assert_close(split(0.01), 0.01 * split(1.0), atol=1e-6, rtol=1e-3)
 
 
-def test_a_step_splits_the_same_way_every_time_and_leaves_other_draws_alone():
+def test_a_step_splits_the_same_way_every_time_and_leaves_other_draws_alone() -> None:
     def split(step, global_seed):
         module = make_splats(50, world_scale=0.1)
         control = DensityControl()
@@ -275,7 +275,7 @@ def test_a_step_splits_the_same_way_every_time_and_leaves_other_draws_alone():
     assert not torch.equal(first, other)
 
 
-def test_only_gradients_from_the_threshold_on_grow():
+def test_only_gradients_from_the_threshold_on_grow() -> None:
     module = make_splats(100)
     control = DensityControl(DensityControl.Config(grad_units="ndc", grad_threshold=64.0))
     grad = torch.zeros(1, 100, 2)
@@ -288,7 +288,7 @@ def test_only_gradients_from_the_threshold_on_grow():
     assert report.n_cloned == int((grad[0, :99, 1] >= 1).sum())
 
 
-def test_growth_stops_at_the_cap_with_the_largest_gradients_first():
+def test_growth_stops_at_the_cap_with_the_largest_gradients_first() -> None:
     module = make_splats(100)
     control = DensityControl(DensityControl.Config(max_splats=110, min_splats=10))
     grad = torch.zeros(1, 100, 2)
@@ -314,7 +314,7 @@ def config(**changes):
     return DensityControl.Config(min_splats=1, **changes)
 
 
-def test_faint_splats_go_at_the_opacity_of_the_phase():
+def test_faint_splats_go_at_the_opacity_of_the_phase() -> None:
     opacities = torch.linspace(0.0007, 0.2, 200)
     for step, threshold in ((GROW, 0.05), (PRUNE_ONLY, 0.005)):
         module = make_splats(200)
@@ -326,7 +326,7 @@ def test_faint_splats_go_at_the_opacity_of_the_phase():
         assert module.opacities.sigmoid().min() >= threshold
 
 
-def test_large_splats_go_by_their_size_in_the_world_and_only_later():
+def test_large_splats_go_by_their_size_in_the_world_and_only_later() -> None:
     for step, expected in ((GROW, 0), (GROW_LATE, 50), (PRUNE_ONLY, 50)):
         module = make_splats(200, world_scale=0.02)
         module.scales.data[:50, 1] += torch.tensor(6.1).log()  # one axis 0.122 of 0.03 * 4
@@ -338,7 +338,7 @@ def test_large_splats_go_by_their_size_in_the_world_and_only_later():
         assert set(range(50, 200)) <= set(names(module).tolist())
 
 
-def test_splats_large_on_screen_go_in_proportion_to_the_picture():
+def test_splats_large_on_screen_go_in_proportion_to_the_picture() -> None:
     for step, expected in ((GROW, 0), (GROW_LATE, 100), (PRUNE_ONLY, 0)):
         module = make_splats(200)
         radii = torch.full((200,), 29.0)  # 60 px at 1024 are 30 at 512
@@ -350,7 +350,7 @@ def test_splats_large_on_screen_go_in_proportion_to_the_picture():
         assert report.n_pruned == expected
 
 
-def test_split_children_are_as_small_on_screen_as_they_are():
+def test_split_children_are_as_small_on_screen_as_they_are() -> None:
     module = make_splats(200, world_scale=0.1)
     control = DensityControl(config())
     grad = torch.ones(1, 200, 2)
@@ -363,7 +363,7 @@ def test_split_children_are_as_small_on_screen_as_they_are():
     assert report.n_pruned == 40
 
 
-def test_pruning_never_leaves_fewer_than_the_minimum():
+def test_pruning_never_leaves_fewer_than_the_minimum() -> None:
     module = make_splats(200)
     module.opacities.data = torch.linspace(0.0001, 0.004, 200).logit()
     control = DensityControl(DensityControl.Config(min_splats=30))
@@ -384,7 +384,7 @@ def test_pruning_never_leaves_fewer_than_the_minimum():
 
 
 @pytest.mark.parametrize("shared", [True, False])
-def test_moments_survive_growing_and_pruning(shared):
+def test_moments_survive_growing_and_pruning(shared) -> None:
     module = make_splats(200)
     module.scales.data[100:] += torch.tensor(3.0).log()
     module.opacities.data[:40] = -5.0
@@ -426,7 +426,7 @@ def test_moments_survive_growing_and_pruning(shared):
             assert not state[key][is_child].any()
 
 
-def test_the_shared_optimizer_goes_on_and_other_groups_are_left_alone():
+def test_the_shared_optimizer_goes_on_and_other_groups_are_left_alone() -> None:
     module = make_splats(200)
     optimizer = make_optimizer(module)
     shape = optimizer.param_groups[2]["params"][0]
@@ -447,7 +447,7 @@ def test_the_shared_optimizer_goes_on_and_other_groups_are_left_alone():
     make_optimizer(other).load_state_dict(optimizer.state_dict())
 
 
-def test_growing_before_the_first_optimizer_step():
+def test_growing_before_the_first_optimizer_step() -> None:
     module = make_splats(50)
     optimizer = make_optimizer(module)
     control = DensityControl()
@@ -457,7 +457,7 @@ def test_growing_before_the_first_optimizer_step():
     assert optimizer.state[module.means]["exp_avg"].shape == (100, 3)
 
 
-def test_parameters_that_share_a_group_are_refused():
+def test_parameters_that_share_a_group_are_refused() -> None:
     module = make_splats(50)
     control = DensityControl()
     observe(control, slice(None), 50)
@@ -468,7 +468,7 @@ def test_parameters_that_share_a_group_are_refused():
     assert module.n == 50
 
 
-def test_frozen_parameters_need_no_optimizer():
+def test_frozen_parameters_need_no_optimizer() -> None:
     module = make_splats(50)
     module.quats.requires_grad_(False)
     groups = [{"params": [p]} for n, p in module.named_parameters() if n != "quats"]

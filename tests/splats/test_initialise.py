@@ -28,7 +28,7 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def test_points_are_spread_by_area():
+def test_points_are_spread_by_area() -> None:
     # One large triangle of area 8 and one of area 2.
     vertices = torch.tensor([[0.0, 0, 0], [4, 0, 0], [0, 4, 0], [-2, 0, 0], [0, -2, 0]])
     faces = torch.tensor([[0, 1, 2], [0, 3, 4]])
@@ -43,7 +43,7 @@ def test_points_are_spread_by_area():
     assert inner.float().mean().item() == pytest.approx(0.5, abs=0.02)
 
 
-def test_every_triangle_of_average_size_gets_its_share():
+def test_every_triangle_of_average_size_gets_its_share() -> None:
     vertices, faces = sphere()
     _, face = sample_surface(vertices, faces, 4 * len(faces), seeded())
     counts = torch.bincount(face, minlength=len(faces))
@@ -52,7 +52,7 @@ def test_every_triangle_of_average_size_gets_its_share():
     assert (counts - expected).abs().max() < 2  # independent draws would miss by up to 8 or so
 
 
-def test_weights_choose_the_density():
+def test_weights_choose_the_density() -> None:
     vertices, faces = sphere()
     weights = torch.ones(len(faces))
     weights[:100] = 0
@@ -74,12 +74,12 @@ def test_weights_choose_the_density():
         (torch.full((1280,), float("nan")), "finite"),
     ],
 )
-def test_bad_weights_are_refused(weights, message):
+def test_bad_weights_are_refused(weights, message) -> None:
     with pytest.raises(HeadStudioError, match=message):
         sample_surface(*sphere(), 10, seeded(), weights)
 
 
-def test_a_mesh_without_area_and_a_count_of_zero_are_refused():
+def test_a_mesh_without_area_and_a_count_of_zero_are_refused() -> None:
     vertices, faces = sphere()
     with pytest.raises(HeadStudioError, match="area"):
         sample_surface(torch.zeros_like(vertices), faces, 10)
@@ -87,7 +87,7 @@ def test_a_mesh_without_area_and_a_count_of_zero_are_refused():
         sample_surface(vertices, faces, 0)
 
 
-def test_size_is_the_mean_distance_to_three_neighbours():
+def test_size_is_the_mean_distance_to_three_neighbours() -> None:
     vertices, faces = sphere()
     splats = initialise_uniform(vertices, faces, 500, seeded(), opacity=0.3, rgb=0.25)
     posed = pose_splats(splats, triangle_frames(vertices[None], faces))
@@ -100,7 +100,7 @@ def test_size_is_the_mean_distance_to_three_neighbours():
     torch.testing.assert_close(posed.colors, torch.full((500, 3), 0.25))
 
 
-def test_coinciding_points_keep_a_size():
+def test_coinciding_points_keep_a_size() -> None:
     points = torch.cat([torch.zeros(10, 3), torch.eye(3)])
     distance = neighbour_distance(points)
     assert (distance[:10] > 1e-3).all()
@@ -110,7 +110,7 @@ def test_coinciding_points_keep_a_size():
     )
 
 
-def test_one_splat_per_triangle():
+def test_one_splat_per_triangle() -> None:
     vertices, faces = sphere()
     splats = initialise_per_triangle(vertices, faces)
     assert splats.face.tolist() == list(range(len(faces)))
@@ -119,7 +119,7 @@ def test_one_splat_per_triangle():
     torch.testing.assert_close(posed.means[0], vertices[faces].mean(1))
 
 
-def test_a_seed_is_an_initialisation():
+def test_a_seed_is_an_initialisation() -> None:
     vertices, faces = sphere()
     first = initialise_uniform(vertices, faces, 3000, seeded(5))
     second = initialise_uniform(vertices, faces, 3000, seeded(5))

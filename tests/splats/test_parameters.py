@@ -27,13 +27,13 @@ def loss(module):
     return sum((value**2).sum() for value in module.splats.parameters().values())
 
 
-def test_colours_convert_both_ways_and_are_clamped_at_zero():
+def test_colours_convert_both_ways_and_are_clamped_at_zero() -> None:
     rgb = torch.tensor([[0.0, 0.5, 1.0]])
     torch.testing.assert_close(sh_to_rgb(rgb_to_sh(rgb)), rgb)
     assert sh_to_rgb(torch.tensor([-5.0])).item() == 0.0
 
 
-def test_selecting_and_joining():
+def test_selecting_and_joining() -> None:
     splats = random_splats(10)
     mask = splats.face > 8
     joined = Splats.cat([splats[mask], splats[~mask]])
@@ -44,7 +44,7 @@ def test_selecting_and_joining():
 
 
 @pytest.mark.parametrize("name", [*PARAMETER_WIDTHS, "face"])
-def test_shapes_that_do_not_fit_are_refused(name):
+def test_shapes_that_do_not_fit_are_refused(name) -> None:
     values = vars(random_splats(10)).copy()
     values[name] = values[name][:9]
     if name == "means":
@@ -55,7 +55,7 @@ def test_shapes_that_do_not_fit_are_refused(name):
             Splats(**values)
 
 
-def test_the_module_hands_out_its_own_parameters():
+def test_the_module_hands_out_its_own_parameters() -> None:
     source = random_splats(6)
     module = SplatModule(source)
     loss(module).backward()
@@ -64,7 +64,7 @@ def test_the_module_hands_out_its_own_parameters():
     assert set(module.state_dict()) == {*PARAMETER_WIDTHS, "face"}
 
 
-def test_loading_a_checkpoint_of_another_size():
+def test_loading_a_checkpoint_of_another_size() -> None:
     big, small = SplatModule(random_splats(50, 1)), SplatModule(random_splats(7, 2))
     host = torch.nn.ModuleDict({"splats": small})  # loaded through a parent, as a host does
     before = dict(small.named_parameters())
@@ -78,7 +78,7 @@ def test_loading_a_checkpoint_of_another_size():
 
 
 @pytest.mark.parametrize("build_optimizer_first", [True, False])
-def test_training_resumes_exactly_where_it_stopped(build_optimizer_first):
+def test_training_resumes_exactly_where_it_stopped(build_optimizer_first) -> None:
     def optimizer_of(module):
         groups = [{"params": [p], "name": n} for n, p in module.named_parameters()]
         return torch.optim.Adam(groups, lr=0.1)
@@ -110,7 +110,7 @@ def test_training_resumes_exactly_where_it_stopped(build_optimizer_first):
         assert torch.equal(resumed.state_dict()[name], value)
 
 
-def test_a_checkpoint_that_contradicts_itself_is_refused():
+def test_a_checkpoint_that_contradicts_itself_is_refused() -> None:
     module = SplatModule(random_splats(7))
     state = SplatModule(random_splats(50)).state_dict()
     state["colors"] = state["colors"][:49]

@@ -54,7 +54,7 @@ def by_hand(splats, vertices, faces, threshold, adaptive):
 
 @pytest.mark.parametrize("adaptive", [False, True])
 @pytest.mark.parametrize("threshold", [0.5, 1.2])
-def test_both_losses_follow_their_equations(adaptive, threshold):
+def test_both_losses_follow_their_equations(adaptive, threshold) -> None:
     splats, vertices, faces = setup()
     frames = triangle_frames(vertices, faces)
     posed = pose_splats(splats, frames)
@@ -65,7 +65,7 @@ def test_both_losses_follow_their_equations(adaptive, threshold):
 
 @pytest.mark.parametrize("function", [position_regulariser, scale_regulariser])
 @pytest.mark.parametrize("adaptive", [False, True])
-def test_splats_within_the_threshold_cost_nothing(function, adaptive):
+def test_splats_within_the_threshold_cost_nothing(function, adaptive) -> None:
     splats, vertices, faces = setup(scale=1e-3)
     splats.means.requires_grad_()
     splats.scales.requires_grad_()
@@ -79,7 +79,7 @@ def test_splats_within_the_threshold_cost_nothing(function, adaptive):
 
 
 @pytest.mark.parametrize("adaptive", [False, True])
-def test_gradients_by_finite_differences(adaptive):
+def test_gradients_by_finite_differences(adaptive) -> None:
     splats, vertices, faces = setup(n=12)
 
     def losses(means, scales):
@@ -95,7 +95,7 @@ def test_gradients_by_finite_differences(adaptive):
     assert torch.autograd.gradcheck(losses, inputs)
 
 
-def test_area_is_a_weight_and_not_a_way_out():
+def test_area_is_a_weight_and_not_a_way_out() -> None:
     splats, vertices, faces = setup()
     splats.means = splats.means * 3
     vertices.requires_grad_()

@@ -49,7 +49,7 @@ def random_rotation(seed):
     return torch.tensor(Rotation.random(random_state=seed).as_matrix())
 
 
-def test_frames_of_one_triangle_by_hand():
+def test_frames_of_one_triangle_by_hand() -> None:
     # A right triangle in the plane y = 1 with legs 3 along +z and 4 along +x.
     vertices = torch.tensor([[[0.0, 1, 0], [0, 1, 3], [4, 1, 0]]])
     frames = triangle_frames(vertices, torch.tensor([[0, 1, 2]]))
@@ -62,7 +62,7 @@ def test_frames_of_one_triangle_by_hand():
     assert frames.radius.item() == pytest.approx(far_corner.norm().item())
 
 
-def test_frames_are_right_handed_and_agree_with_their_quaternions():
+def test_frames_are_right_handed_and_agree_with_their_quaternions() -> None:
     vertices, faces = sphere()
     frames = triangle_frames(vertices[None], faces)
     eye = torch.eye(3).expand(1, len(faces), 3, 3)
@@ -73,7 +73,7 @@ def test_frames_are_right_handed_and_agree_with_their_quaternions():
     torch.testing.assert_close(to_matrix(frames.quat).float(), frames.rotation, atol=1e-5, rtol=0)
 
 
-def test_posing_follows_the_equations_splat_by_splat():
+def test_posing_follows_the_equations_splat_by_splat() -> None:
     vertices, faces = sphere(torch.float64)
     moved = torch.stack([vertices, vertices @ random_rotation(1).T * 1.3 + 0.2])
     splats = random_splats(40, len(faces), torch.float64)
@@ -95,7 +95,7 @@ def test_posing_follows_the_equations_splat_by_splat():
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_a_rigid_motion_of_the_mesh_moves_every_splat_by_it(seed):
+def test_a_rigid_motion_of_the_mesh_moves_every_splat_by_it(seed) -> None:
     vertices, faces = sphere()
     splats = random_splats(5000, len(faces))
     rotation = random_rotation(seed).float()
@@ -109,7 +109,7 @@ def test_a_rigid_motion_of_the_mesh_moves_every_splat_by_it(seed):
     torch.testing.assert_close(moved.scales, still.scales, atol=1e-5, rtol=0)
 
 
-def test_unposing_inverts_posing():
+def test_unposing_inverts_posing() -> None:
     vertices, faces = sphere()
     frames = triangle_frames(vertices[None], faces)
     splats = random_splats(5000, len(faces))
@@ -129,7 +129,7 @@ def test_unposing_inverts_posing():
         torch.testing.assert_close(getattr(again, name), getattr(posed, name), atol=1e-5, rtol=0)
 
 
-def test_unposing_refuses_several_poses():
+def test_unposing_refuses_several_poses() -> None:
     vertices, faces = sphere()
     frames = triangle_frames(vertices.expand(2, -1, -1), faces)
     s = random_splats(3, len(faces))
@@ -141,7 +141,7 @@ def flatten(posed: PosedSplats):
     return posed.means, posed.quats, posed.scales, posed.opacities, posed.colors
 
 
-def test_gradients_by_finite_differences():
+def test_gradients_by_finite_differences() -> None:
     mesh = trimesh.creation.icosphere(subdivisions=0)
     g = torch.Generator().manual_seed(3)
     vertices = torch.tensor(mesh.vertices) + 0.1 * torch.randn(2, 12, 3, generator=g).double()
@@ -172,7 +172,7 @@ DEGENERATE = {
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("corners", DEGENERATE.values(), ids=DEGENERATE.keys())
-def test_degenerate_triangles_have_finite_frames_and_gradients(corners, dtype):
+def test_degenerate_triangles_have_finite_frames_and_gradients(corners, dtype) -> None:
     vertices = torch.tensor([corners], dtype=dtype, requires_grad=True)
     frames = triangle_frames(vertices, torch.tensor([[0, 1, 2]]))
     rotation = frames.rotation[0, 0]
@@ -185,7 +185,7 @@ def test_degenerate_triangles_have_finite_frames_and_gradients(corners, dtype):
     assert torch.isfinite(vertices.grad).all()
 
 
-def test_a_small_triangle_is_not_taken_for_a_degenerate_one():
+def test_a_small_triangle_is_not_taken_for_a_degenerate_one() -> None:
     # Edges of 2e-5, a hundredth of the smallest on a head, with float32 coordinates near 1.
     vertices = torch.tensor([[[0.5, 0.5, 0.5], [0.5 + 2e-5, 0.5, 0.5], [0.5, 0.5 + 2e-5, 0.5]]])
     frames = triangle_frames(vertices, torch.tensor([[0, 1, 2]]))
@@ -193,7 +193,7 @@ def test_a_small_triangle_is_not_taken_for_a_degenerate_one():
     assert frames.scale.item() == pytest.approx(2e-5 / math.sqrt(2), rel=1e-2)
 
 
-def test_vertices_without_a_pose_axis_are_refused():
+def test_vertices_without_a_pose_axis_are_refused() -> None:
     vertices, faces = sphere()
     with pytest.raises(HeadStudioError, match=r"expected \[P, V, 3\]"):
         triangle_frames(vertices, faces)
@@ -208,7 +208,7 @@ def half_turns():
     return 2 * axes[:, :, None] * axes[:, None, :] - torch.eye(3, dtype=torch.float64)
 
 
-def test_matrix_to_quaternion_at_every_branch():
+def test_matrix_to_quaternion_at_every_branch() -> None:
     random = torch.tensor(Rotation.random(500, random_state=0).as_matrix())
     matrices = torch.cat([torch.eye(3, dtype=torch.float64)[None], half_turns(), random])
     matrices.requires_grad_()
@@ -221,7 +221,7 @@ def test_matrix_to_quaternion_at_every_branch():
     assert matrices.grad.abs().max() < 10
 
 
-def test_quaternion_product_composes_rotations():
+def test_quaternion_product_composes_rotations() -> None:
     g = torch.Generator().manual_seed(0)
     left, right = torch.nn.functional.normalize(
         torch.randn(2, 50, 4, generator=g, dtype=torch.float64), dim=-1
@@ -231,7 +231,7 @@ def test_quaternion_product_composes_rotations():
     )
 
 
-def test_uniform_splats_lie_on_their_triangles_at_rest():
+def test_uniform_splats_lie_on_their_triangles_at_rest() -> None:
     vertices, faces = sphere()
     splats = initialise_uniform(vertices, faces, 2000, torch.Generator().manual_seed(0))
     posed = pose_splats(splats, triangle_frames(vertices[None], faces))

@@ -1,5 +1,6 @@
 """What rides on a head: splats bound to its triangles."""
 
+from headstudio.splats.avatar import FORMAT_VERSION, Avatar, load_avatar, rest_frames, save_avatar
 from headstudio.splats.density import DensityControl, DensityReport
 from headstudio.splats.initialise import (
     initialise_per_triangle,
@@ -31,8 +32,10 @@ from headstudio.splats.rig import (
 )
 
 __all__ = [
+    "FORMAT_VERSION",
     "PARAMETER_WIDTHS",
     "SH_C0",
+    "Avatar",
     "DensityControl",
     "DensityReport",
     "PosedSplats",
@@ -41,14 +44,17 @@ __all__ = [
     "TriangleFrames",
     "initialise_per_triangle",
     "initialise_uniform",
+    "load_avatar",
     "matrix_to_quaternion",
     "neighbour_distance",
     "pose_splats",
     "position_regulariser",
     "quaternion_conjugate",
     "quaternion_product",
+    "rest_frames",
     "rgb_to_sh",
     "sample_surface",
+    "save_avatar",
     "scale_regulariser",
     "sh_to_rgb",
     "triangle_frames",
