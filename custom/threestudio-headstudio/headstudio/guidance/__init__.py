@@ -3,6 +3,16 @@
 from __future__ import annotations
 
 from headstudio.guidance._mediapipe_topology import CONTROL_LANDMARKS
+from headstudio.guidance.distillation import DistillationConfig, ScoreDistillation
 from headstudio.guidance.drawing import draw_control
+from headstudio.guidance.prior import DiffusionPrior
+from headstudio.guidance.sampling import sample
 
-__all__ = ["CONTROL_LANDMARKS", "draw_control"]
+__all__ = [
+    "CONTROL_LANDMARKS",
+    "DiffusionPrior",
+    "DistillationConfig",
+    "ScoreDistillation",
+    "draw_control",
+    "sample",
+]
