@@ -13,6 +13,7 @@ from plyfile import PlyData, PlyElement
 
 from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams, HeadArrays, HeadModel
+from headstudio.render import Cameras, render_splats
 from headstudio.splats import (
     Splats,
     initialise_uniform,
@@ -315,3 +316,15 @@ def test_parameters_that_are_being_trained_can_be_saved(head, tmp_path) -> None:
     assert load_avatar(tmp_path / "a.ply", head).splats.n == splats.n
     header = (tmp_path / "a.ply").read_bytes().split(b"end_header")[0].decode("ascii")
     assert f"comment headstudio prompt {json.dumps('x')}" in header
+
+
+def test_a_round_trip_renders_the_same_picture(head, saved) -> None:
+    splats, shape, _ = make_avatar(head)
+    avatar = load_avatar(saved, head)
+    cameras = Cameras.orbit(30.0, 10.0, 3.0, 40.0, 48, 48)
+    expected, given = (
+        render_splats(pose(head, s, shape), cameras, backend="reference").rgb
+        for s in (splats, avatar.splats)
+    )
+    assert expected.std() > 0.05  # there is something in the picture
+    assert (expected - given).square().mean().sqrt() < 1e-4  # 80 dB

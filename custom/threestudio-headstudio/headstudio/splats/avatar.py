@@ -158,9 +158,15 @@ def load_avatar(path: str | Path, head: HeadModel) -> Avatar:
     means, quats, scales = unpose_geometry(
         world.means, world.quats, world.scales, world.face, frames
     )
-    local = (means, quats, scales, world.opacities, world.colors)
     return Avatar(
-        splats=Splats(*(value.float() for value in local), face=world.face),
+        splats=Splats(
+            means=means.float(),
+            quats=quats.float(),
+            scales=scales.float(),
+            opacities=world.opacities.float(),
+            colors=world.colors.float(),
+            face=world.face,
+        ),
         shape=shape.to(head.faces.device),
         prompt=notes.pop("prompt"),
         extent=extent,
@@ -210,9 +216,8 @@ def _parse_notes(path: str | Path, comments: list[str]) -> dict[str, Any]:
     for key, kind in (("prompt", str), ("head_name", str), ("head_hash", str)):
         if not isinstance(notes.get(key), kind):
             raise HeadStudioError(f"{path} is damaged: its comment {key!r} is missing or wrong.")
-    extent = notes.get("extent")
-    number = isinstance(extent, (int, float)) and not isinstance(extent, bool)
-    if not number or not 0 < extent < math.inf:
+    extent: Any = notes.get("extent")
+    if type(extent) not in (int, float) or not 0 < extent < math.inf:
         raise HeadStudioError(f"{path} is damaged: its extent is {extent!r}, not a length.")
     return notes
 
