@@ -1,0 +1,136 @@
+"""Motion files: an ``.npz`` whose keys are FLAME's parameters, plus ``fps``."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from headstudio.errors import HeadStudioError
+from headstudio.flame import FlameParams, read_npz
+from headstudio.motion.motion import Motion
+from headstudio.paths import atomic_write
+
+N_SHAPE, N_EXPRESSION = 300, 100
+MAX_BYTES = 1 << 28
+"""Largest motion that is read, uncompressed: 45 minutes of every parameter at 60 fps."""
+
+_PARAMETERS = tuple(field.name for field in dataclasses.fields(FlameParams))
+_KEYS = (*_PARAMETERS, "fps", "name", "expression_names")
+
+
+def load_motion(path: str | Path) -> Motion:
+    """Read a motion file.
+
+    Keys: ``shape [T, 300]``, ``expression [T, n]``, ``global_orient``, ``neck_pose``,
+    ``jaw_pose``, ``leye_pose``, ``reye_pose`` (axis-angle, radians) and ``translation [T, 3]``,
+    each with one row instead if it does not change, and ``fps``. Missing parameters are zero.
+    Optional: ``name`` and ``expression_names [m]``, m <= n.
+
+    Raises:
+        HeadStudioError: missing or damaged file, unknown keys, wrong shapes, numbers that are not
+            finite, no or an impossible ``fps``.
+    """
+    path = Path(path)
+    arrays = read_npz(path, "a motion file (.npz)", max_bytes=MAX_BYTES)
+    _check_keys(arrays, path)
+    fps = arrays.pop("fps")
+    if fps.size != 1 or fps.dtype.kind not in "fiu" or not 0 < float(fps.reshape(())) < np.inf:
+        raise HeadStudioError(f"{path}: fps is {fps.tolist()}; expected one positive number.")
+    name = _text(arrays.pop("name", np.array(path.stem)), "name", path, 0).item()
+    names = _text(arrays.pop("expression_names", np.zeros(0, "U1")), "expression_names", path, 1)
+    _check_arrays(arrays, path)
+    n_expression = arrays["expression"].shape[1] if "expression" in arrays else N_EXPRESSION
+    if len(names) > n_expression:
+        raise HeadStudioError(
+            f"{path}: {len(names)} expression_names for {n_expression} expression coefficients."
+        )
+    frames = max(array.shape[0] for array in arrays.values())
+    zeros = FlameParams.zeros(1, N_SHAPE, n_expression).expression.new_zeros
+    widths = {"shape": N_SHAPE, "expression": n_expression}
+    tensors = {
+        key: torch.from_numpy(np.ascontiguousarray(arrays[key], dtype=np.float32))
+        if key in arrays
+        else zeros(1, widths.get(key, 3))
+        for key in _PARAMETERS
+    }
+    params = FlameParams(**tensors)
+    assert params.batch_size == frames
+    return Motion(params, float(fps.reshape(())), name, names.tolist())
+
+
+def save_motion(path: str | Path, motion: Motion) -> None:
+    """Write a motion file, in one piece or not at all; the same motion gives the same bytes.
+
+    Parameters that are zero throughout are left out.
+
+    Raises:
+        HeadStudioError: if the name does not end in ``.npz`` or the place cannot be written to.
+    """
+    path = Path(path)
+    if path.suffix != ".npz":
+        raise HeadStudioError(f"cannot save a motion as {path}; its name must end in .npz.")
+    arrays: dict[str, np.ndarray] = {
+        key: value.detach().cpu().numpy().astype(np.float32)
+        for key, value in motion.params.items()
+        # The expression stays in any case: it says how many frames there are.
+        if key == "expression" or torch.any(value != 0)
+    }
+    arrays["expression"] = np.broadcast_to(
+        arrays["expression"], (len(motion), arrays["expression"].shape[1])
+    )
+    arrays["fps"] = np.array(motion.fps, np.float32)
+    arrays["name"] = np.array(motion.name)
+    if motion.expression_names:
+        arrays["expression_names"] = np.array(motion.expression_names)
+    with atomic_write(path) as temporary:
+        np.savez_compressed(temporary, allow_pickle=False, **arrays)
+
+
+def _check_keys(arrays: dict[str, np.ndarray], path: Path) -> None:
+    for key in arrays:
+        if key not in _KEYS:
+            near = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.5)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise HeadStudioError(
+                f"{path}: unknown key {key!r}; a motion file has {', '.join(_KEYS)}.{hint}"
+            )
+    if "fps" not in arrays:
+        raise HeadStudioError(f"{path} lacks fps, the number of frames a second.")
+    if not any(key in arrays for key in _PARAMETERS):
+        raise HeadStudioError(
+            f"{path} has no FLAME parameter; give at least one of {', '.join(_PARAMETERS)}."
+        )
+
+
+def _check_arrays(arrays: dict[str, np.ndarray], path: Path) -> None:
+    """Shapes, types and values of the parameters."""
+    rows = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
+    frames = max(rows)
+    for key, array in arrays.items():
+        width = {"shape": N_SHAPE}.get(key, 3)
+        fits = array.ndim == 2 and array.shape[0] in (1, frames) and frames > 0
+        if key == "expression":
+            fits = fits and array.shape[1] > 0
+        else:
+            fits = fits and array.shape[1] == width
+        if not fits:
+            columns = "n" if key == "expression" else str(width)
+            raise HeadStudioError(
+                f"{path}: {key} has shape {list(array.shape)}; expected [T, {columns}] with the "
+                f"same number of frames T for every key (the longest here has {frames}), or 1."
+            )
+        if array.dtype.kind not in "fiu":
+            raise HeadStudioError(f"{path}: {key} holds {array.dtype}; expected numbers.")
+        if not np.isfinite(array).all():
+            bad = int(np.argwhere(~np.isfinite(array))[0][0])
+            raise HeadStudioError(f"{path}: {key} is not finite in frame {bad}.")
+
+
+def _text(array: np.ndarray, key: str, path: Path, ndim: int) -> np.ndarray:
+    if array.dtype.kind != "U" or array.ndim != ndim:
+        raise HeadStudioError(f"{path}: {key} is {array.dtype} {list(array.shape)}; expected text.")
+    return array

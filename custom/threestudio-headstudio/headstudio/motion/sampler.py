@@ -1,0 +1,131 @@
+"""Poses for training, drawn from motions."""
+
+# No postponed annotations: OmegaConf reads the types of the configuration.
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from headstudio.errors import HeadStudioError
+from headstudio.flame import FlameParams, HeadModel
+from headstudio.motion.interpolate import pad_expression
+from headstudio.motion.motion import Motion
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class MotionSamplerConfig:
+    """Which parts of a frame are taken; the others stay at rest."""
+
+    expression: bool = True
+    jaw: bool = True
+    neck: bool = False
+    eyes: bool = False
+    mix: bool = True
+    """Draw neck and eyes from other frames than expression and jaw. These two stay together: lips
+    are shaped for the jaw they were made with."""
+    rest_probability: float = 0.0
+    """How often the neutral pose is drawn instead."""
+
+
+def for_head(motion: Motion, head: HeadModel) -> Motion:
+    """The motion with expression coefficients for this head.
+
+    Named coefficients are reordered to the head's names. Without names they are taken to be the
+    head's own, and padded or cut to its number. A motion whose actions the head does not know
+    keeps its rotations and loses the rest, with a warning: ARKit actions mean nothing to FLAME.
+
+    Raises:
+        HeadStudioError: unnamed coefficients in use beyond those the head has.
+    """
+    params, names = motion.params, motion.expression_names
+    width = head.n_expression
+    if not names or names == head.expression_names:
+        return Motion(pad_expression(params, width), motion.fps, motion.name, names)
+    expression = params.expression.new_zeros(params.expression.shape[0], width)
+    lost = []
+    for column, name in enumerate(names):
+        if name in head.expression_names:
+            expression[:, head.expression_names.index(name)] = params.expression[:, column]
+        elif torch.any(params.expression[:, column] != 0):
+            lost.append(name)
+    if lost:
+        _log.warning(
+            "motion %r moves %s, which head model %r does not have; these stay at rest.",
+            motion.name,
+            ", ".join(lost),
+            head.name,
+        )
+    params = params.replace(expression=expression)
+    return Motion(params, motion.fps, motion.name, list(head.expression_names))
+
+
+class MotionSampler:
+    """Draws random frames, each frame of every motion equally likely.
+
+    Args:
+        motions: what to draw from.
+        head: whose expression coefficients are wanted.
+        config: which parts are taken.
+
+    Raises:
+        HeadStudioError: no motions, a probability outside [0, 1], or motions the head cannot play.
+    """
+
+    def __init__(
+        self,
+        motions: Sequence[Motion],
+        head: HeadModel,
+        config: MotionSamplerConfig | None = None,
+    ) -> None:
+        if not motions:
+            raise HeadStudioError("no motions to draw poses from; give at least one motion file.")
+        self.config = config or MotionSamplerConfig()
+        if not 0 <= self.config.rest_probability <= 1:
+            raise HeadStudioError(
+                f"rest_probability is {self.config.rest_probability}; expected 0 to 1."
+            )
+        self._n_shape = head.n_shape
+        # The subject's shape is what training learns; a motion's own is another person's.
+        nobody = torch.zeros(1, head.n_shape)
+        self._frames = FlameParams.cat(
+            [for_head(motion, head).params.replace(shape=nobody) for motion in motions]
+        )
+
+    def __len__(self) -> int:
+        return self._frames.batch_size
+
+    def sample(
+        self,
+        batch: int,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+    ) -> FlameParams:
+        """``batch`` poses, on ``device``; the shape is zero and has one row.
+
+        Drawn on the CPU by ``generator``, so that a seed means the same poses on any device.
+        """
+        config = self.config
+        # Every number is drawn whatever the configuration: an ablation sees the same faces.
+        face, neck, eyes = torch.randint(len(self), (3, batch), generator=generator)
+        moving = torch.rand(batch, 1, generator=generator) >= config.rest_probability
+        if not config.mix:
+            neck = eyes = face
+        frames = self._frames
+        result = FlameParams.zeros(batch, self._n_shape, frames.expression.shape[1])
+        result = result.replace(shape=result.shape[:1])
+        if config.expression:
+            result = result.replace(expression=frames.expression[face] * moving)
+        if config.jaw:
+            result = result.replace(jaw_pose=frames.jaw_pose[face] * moving)
+        if config.neck:
+            result = result.replace(neck_pose=frames.neck_pose[neck] * moving)
+        if config.eyes:
+            result = result.replace(
+                leye_pose=frames.leye_pose[eyes] * moving,
+                reye_pose=frames.reye_pose[eyes] * moving,
+            )
+        return result.to(device)
