@@ -42,12 +42,6 @@ def parse_arguments(argv: list[str] | None = None) -> tuple[argparse.Namespace, 
     return parser.parse_known_args(argv)
 
 
-def user_errors() -> tuple[type[Exception], ...]:
-    """The error classes whose message is meant for the person at the keyboard."""
-    places = [("threestudio.utils.errors", "UserError"), ("headstudio.errors", "HeadStudioError")]
-    return tuple(getattr(sys.modules[m], name) for m, name in places if m in sys.modules)
-
-
 def main(argv: list[str] | None = None) -> int:
     args, overrides = parse_arguments(argv)
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
@@ -62,6 +56,7 @@ def main(argv: list[str] | None = None) -> int:
         from jaxtyping import install_import_hook
 
         install_import_hook(["threestudio", "headstudio"], "typeguard.typechecked")
+    from threestudio.utils.errors import user_errors
     from threestudio.utils.launcher import run
 
     try:

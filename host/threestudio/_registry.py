@@ -57,6 +57,11 @@ def _lookup(name: str) -> type:
     try:
         return MODULES[name]
     except KeyError:
+        if not name:
+            raise UnknownNameError(
+                "the configuration does not say which class to use: data_type, system_type, or "
+                "one of the system's types, such as geometry_type, is empty"
+            ) from None
         raise UnknownNameError(
             f"nothing is registered under the name {name!r}{nearest(name, MODULES)}. "
             f"Registered are: {', '.join(sorted(MODULES))}."

@@ -53,6 +53,15 @@ class RandomCameraDataModuleConfig:
     rays_d_normalize: bool = True
     rays: bool = False
 
+    def __post_init__(self) -> None:
+        sizes = {len(_stages(size)) for size in (self.height, self.width, self.batch_size)}
+        if sizes != {len(self.resolution_milestones) + 1}:
+            raise UserError(
+                "height, width and batch_size need as many entries as each other, and "
+                f"resolution_milestones one less; they are {self.height}, {self.width}, "
+                f"{self.batch_size} and {self.resolution_milestones}"
+            )
+
 
 def _stages(value: Any) -> list[int]:
     return [value] if isinstance(value, int) else list(value)
@@ -68,13 +77,6 @@ class RandomCameraIterableDataset(IterableDataset, Updateable):
         self.widths = _stages(cfg.width)
         self.batch_sizes = _stages(cfg.batch_size)
         self.resolution_milestones = [-1, *cfg.resolution_milestones]
-        lengths = {len(self.heights), len(self.widths), len(self.batch_sizes)}
-        if lengths != {len(self.resolution_milestones)}:
-            raise UserError(
-                "height, width and batch_size need as many entries as each other, and "
-                "resolution_milestones one less; they are "
-                f"{cfg.height}, {cfg.width}, {cfg.batch_size} and {cfg.resolution_milestones}"
-            )
         self.azimuth_range = tuple(cfg.azimuth_range)
         self.elevation_range = tuple(cfg.elevation_range)
         self.camera_distance_range = tuple(cfg.camera_distance_range)

@@ -65,7 +65,11 @@ def parse_optimizer(config: Any, model: nn.Module) -> Optimizer:
             for name, args in config["params"].items()
         ]
         threestudio.debug(f"Optimised: {', '.join(config['params'])}")
-    return _lookup(torch.optim, config["name"], "optimizer")(params, **config.get("args", {}))
+    make = _lookup(torch.optim, config["name"], "optimizer")
+    try:
+        return make(params, **config.get("args", {}))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the system's optimizer cannot be made: {error}") from error
 
 
 def get_scheduler(name: str) -> Any:

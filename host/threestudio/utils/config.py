@@ -185,11 +185,15 @@ def check_keys(fields: type, cfg: dict[str, Any] | DictConfig) -> None:
     known = [f.name for f in dataclasses.fields(fields) if f.init]
     for key in cfg:
         if key not in known:
-            where = fields.__qualname__.removesuffix(".Config")
-            raise UserError(
-                f"{where} has no setting {key!r}{nearest(str(key), known)}. "
-                f"It has: {', '.join(sorted(known))}."
-            )
+            hint = nearest(str(key), known) or f"; it has {', '.join(sorted(known))}"
+            raise UserError(f"{_label(fields)} has no setting {key!r}{hint}")
+
+
+def _label(fields: type) -> str:
+    """What a configuration's dataclass is called in messages."""
+    if fields is ExperimentConfig:
+        return "the configuration"
+    return fields.__qualname__.removesuffix(".Config")
 
 
 def parse_structured(fields: Any, cfg: dict | DictConfig | None = None) -> Any:
@@ -204,11 +208,12 @@ def parse_structured(fields: Any, cfg: dict | DictConfig | None = None) -> Any:
     """
     cfg = {} if cfg is None else cfg
     check_keys(fields, cfg)
-    where = fields.__qualname__.removesuffix(".Config")
+    where = _label(fields)
     try:
         return OmegaConf.structured(fields(**cfg))
     except MissingMandatoryValue as error:
         raise UserError(f"{where} needs a value: {error}") from error
     except OmegaConfBaseException as error:
-        key = f"{where}.{error.full_key}" if error.full_key else where
+        inside = fields is not ExperimentConfig
+        key = f"{where}.{error.full_key}" if inside and error.full_key else error.full_key or where
         raise UserError(f"{key}: {error.msg or error}".splitlines()[0]) from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Iterable
 
 
@@ -20,3 +21,12 @@ def nearest(given: str, known: Iterable[str]) -> str:
     """``" (did you mean 'x'?)"`` for the known name most like the given one, or nothing."""
     close = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+def user_errors() -> tuple[type[Exception], ...]:
+    """All classes of errors that are meant for the person at the keyboard.
+
+    Besides ours, that of HeadStudio, whose library knows no host and cannot derive from ours.
+    """
+    library = sys.modules.get("headstudio.errors")
+    return (UserError, library.HeadStudioError) if library else (UserError,)

@@ -6,9 +6,11 @@ import argparse
 import inspect
 import logging
 import os
+import shutil
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +21,18 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 import threestudio
 from threestudio.utils.callbacks import ConfigSnapshotCallback, CustomProgressBar
-from threestudio.utils.config import ExperimentConfig, load_config, parse_structured
-from threestudio.utils.errors import UserError, nearest
+from threestudio.utils.config import (
+    ExperimentConfig,
+    config_to_primitive,
+    load_config,
+    parse_structured,
+)
+from threestudio.utils.errors import UserError, nearest, user_errors
 from threestudio.utils.extensions import load_extensions
 from threestudio.utils.files import why_not_writable, write_text
 from threestudio.utils.misc import get_rank, load_checkpoint
+
+CHOSEN_HERE = {"callbacks", "logger", "accelerator", "devices", "inference_mode"}
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -47,7 +56,7 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     if reason is not None:
         raise UserError(f"results cannot be written to {cfg.trial_dir}: {reason}")
     load_extensions()
-    check_parts(cfg.system)
+    check_parts(cfg)
 
     pl.seed_everything(cfg.seed + get_rank(), workers=True)
     datamodule = threestudio.find(cfg.data_type)(cfg.data)
@@ -56,8 +65,9 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     trainer = make_trainer(args, cfg, system.get_loggers())
     common = {"datamodule": datamodule, "ckpt_path": cfg.resume, "weights_only": True}
     if args.train:
-        record_command(cfg.trial_dir, args)
-        trainer.fit(system, **common)
+        with nothing_left_of_a_false_start(trainer, cfg.trial_dir):
+            record_command(cfg.trial_dir, args)
+            trainer.fit(system, **common)
         trainer.test(system, datamodule=datamodule)
         return
     if checkpoint is None:
@@ -68,12 +78,26 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     work(system, **common)
 
 
+@contextmanager
+def nothing_left_of_a_false_start(trainer: pl.Trainer, trial_dir: str) -> Iterator[None]:
+    """Remove a new run's folder if a mistake of the user's ends the run before its first step."""
+    existed = os.path.exists(trial_dir)
+    try:
+        yield
+    except user_errors():
+        if not existed and trainer.global_step == 0:
+            shutil.rmtree(trial_dir)
+        raise
+
+
 def quiet(verbose: bool) -> None:
     """Show what we say and what is wrong, not lightning's advice; with ``verbose``, everything."""
     logging.getLogger("pytorch_lightning").setLevel(logging.DEBUG if verbose else logging.INFO)
     if not verbose:
         logging.getLogger("pytorch_lightning.utilities.rank_zero").addFilter(_no_tips)
         warnings.filterwarnings("ignore", ".*does not have many workers.*")
+        warnings.filterwarnings("ignore", ".*callbacks used to create the checkpoint need.*")
+        warnings.filterwarnings("ignore", ".*isinstance.treespec, LeafSpec.*")
         warnings.filterwarnings("ignore", ".*Checkpoint directory .* exists and is not empty.*")
 
 
@@ -83,45 +107,52 @@ def _no_tips(record: logging.LogRecord) -> bool:
 
 def check_trainer_settings(cfg: ExperimentConfig) -> None:
     """Raise a ``UserError`` for a key of ``trainer`` or ``checkpoint`` that lightning has not."""
-    taken = {"callbacks", "logger", "accelerator", "devices", "inference_mode"}
-    for section, owner in (("trainer", pl.Trainer), ("checkpoint", ModelCheckpoint)):
+    for section, owner, taken in (
+        ("trainer", pl.Trainer, CHOSEN_HERE),
+        ("checkpoint", ModelCheckpoint, {"dirpath"}),
+    ):
         known = [*inspect.signature(owner.__init__).parameters][1:]
         for key in getattr(cfg, section):
-            if section == "trainer" and key in taken:
-                raise UserError(f"trainer.{key} is chosen by the launcher (see --gpu): remove it")
+            if key in taken:
+                raise UserError(f"{section}.{key} is chosen by the launcher (see --gpu): remove it")
             if key not in known:
                 raise UserError(f"{section} has no setting {key!r}{nearest(key, known)}")
 
 
-def check_parts(system: Mapping[str, Any]) -> None:
-    """Check every part of the system before the first is made, for some take long to.
+def check_parts(cfg: ExperimentConfig) -> None:
+    """Check the system and every part of it before the first is made, for some take long to.
 
     Raises:
         UserError: for a name that is not registered, or a key that the class has not.
     """
-    for key, name in system.items():
+    threestudio.find(cfg.data_type)
+    parse_structured(threestudio.find(cfg.system_type).Config, cfg.system)
+    for key, name in cfg.system.items():
         part = key.removesuffix("_type")
         if part == key or not isinstance(name, str) or not name:
             continue
         config = getattr(threestudio.find(name), "Config", None)
         if config is not None:
-            parse_structured(config, system.get(part))
+            parse_structured(config, cfg.system.get(part))
 
 
 def make_trainer(args: argparse.Namespace, cfg: ExperimentConfig, loggers: list[Any]) -> pl.Trainer:
     """The trainer, on the GPUs that are visible or else on the CPU."""
     trial = cfg.trial_dir
-    settings = dict(cfg.trainer)
+    settings = {"enable_model_summary": args.verbose, **config_to_primitive(cfg.trainer)}
     on_gpu = torch.cuda.is_available()
     if not on_gpu:
         # The same seed gives the same result, bit for bit.
         settings.setdefault("deterministic", "warn")
     callbacks: list[pl.Callback] = []
     if settings.get("enable_progress_bar", True):
-        callbacks.append(CustomProgressBar(refresh_rate=1))
+        # A bar in a log file is a line for each time it moves.
+        callbacks.append(CustomProgressBar(refresh_rate=1 if sys.stdout.isatty() else 20))
     if args.train:
         callbacks += [
-            ModelCheckpoint(dirpath=os.path.join(trial, "ckpts"), **cfg.checkpoint),
+            ModelCheckpoint(
+                dirpath=os.path.join(trial, "ckpts"), **config_to_primitive(cfg.checkpoint)
+            ),
             LearningRateMonitor(logging_interval="step"),
             ConfigSnapshotCallback(args.config, cfg, os.path.join(trial, "configs")),
         ]
