@@ -1,0 +1,239 @@
+"""``head-camera-datamodule``: threestudio's random cameras, and a pose of the head for each."""
+
+import math
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import threestudio
+import torch
+from threestudio.data.uncond import (
+    RandomCameraDataModule,
+    RandomCameraDataModuleConfig,
+    RandomCameraIterableDataset,
+)
+from threestudio.utils.config import parse_structured
+from threestudio.utils.ops import get_mvp_matrix, get_projection_matrix, get_ray_directions
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from headstudio.errors import HeadStudioError
+from headstudio.flame import FlameParams, HeadModel
+from headstudio.motion import (
+    Motion,
+    MotionSampler,
+    MotionSamplerConfig,
+    concatenate,
+    for_head,
+    frame_of,
+    load_motion,
+)
+from headstudio.plugin._common import find_files, resolve_asset
+from headstudio.render import Cameras
+
+NEAR, FAR = 0.01, 100.0
+
+
+@dataclass
+class CloseUpConfig:
+    """Steps that look at a part of the head from nearby instead of at the whole."""
+
+    probability: float = 0.0
+    # Only from start_step to end_step.
+    start_step: int = 1200
+    end_step: int = 3600
+    distance_range: tuple[float, float] = (0.4, 0.6)
+    azimuth_range: tuple[float, float] = (-90.0, 90.0)
+    # How far above the origin these cameras are, and look.
+    offset: float = 0.0
+
+
+@dataclass
+class HeadCameraConfig(RandomCameraDataModuleConfig):
+    # The head the motions are for; that of the geometry.
+    head_model: str = "load/flame/open_head.npz"
+    # --- poses in training: a pattern of motion files, or a list of patterns
+    motions: Any = "load/motion/*.npz"
+    # False is the ablation: every step shows the neutral head.
+    training_with_animation: bool = True
+    # A motion frame for each view of a step, or one shared by all of them.
+    pose_per_view: bool = True
+    # Which parts of a frame move: the fields of headstudio.motion.MotionSamplerConfig.
+    animation: dict[str, Any] = field(default_factory=dict)
+    # --- close-ups in training: lists of the fields of CloseUpConfig
+    close_ups: list[dict[str, Any]] = field(default_factory=list)
+    # --- validation: these views (n_val_views is not used), the jaw open by so much in each
+    val_azimuths_deg: list[float] = field(default_factory=lambda: [0.0, 0.0, 45.0, 90.0, 180.0])
+    val_jaws_deg: list[float] = field(default_factory=lambda: [0.0, 15.0, 0.0, 0.0, 0.0])
+    # --- test: n_test_views frames of a turntable, while these motions (or, without any, those of
+    # the training) are played one after the other, so many times over
+    test_motions: list[str] = field(default_factory=list)
+    test_turns: float = 1.0
+    test_repeats: int = 1
+
+
+class PosedCameraDataset(RandomCameraIterableDataset):
+    """threestudio's random cameras; each batch also has ``flame``, parameters by name."""
+
+    def __init__(self, cfg: HeadCameraConfig, sampler: MotionSampler | None) -> None:
+        super().__init__(cfg)
+        self.sampler = sampler
+        self.close_ups = [parse_structured(CloseUpConfig, close_up) for close_up in cfg.close_ups]
+        self.step = 0
+        # Nobody here needs rays, which at 1024 px cost more than everything else in a batch: the
+        # host is given pictures of one pixel to make them for.
+        self.directions_unit_focals = [get_ray_directions(H=1, W=1, focal=1.0)] * len(self.heights)
+        self.directions_unit_focal = self.directions_unit_focals[0]
+
+    def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
+        super().update_step(epoch, global_step, on_load_weights)
+        self.step = global_step
+
+    def collate(self, batch: Any) -> dict[str, Any]:
+        with self._close_up() as offset:
+            batch = super().collate(batch)
+        for name in ("rays_o", "rays_d"):
+            batch.pop(name, None)
+        if offset:
+            _raise_cameras(batch, offset)
+        batch["flame"] = self._poses(len(batch["c2w"]))
+        return batch
+
+    def _poses(self, views: int) -> dict[str, Tensor]:
+        if self.sampler is None:
+            return {}
+        return dict(self.sampler.sample(views if self.cfg.pose_per_view else 1).items())
+
+    @contextmanager
+    def _close_up(self) -> Iterator[float]:
+        """Cameras of one batch at another distance, now and then; yields how far above."""
+        ranges = self.camera_distance_range, self.azimuth_range
+        offset = 0.0
+        for close_up in self.close_ups:
+            in_time = close_up.start_step <= self.step <= close_up.end_step
+            if in_time and random.random() < close_up.probability:
+                self.camera_distance_range = tuple(close_up.distance_range)
+                self.azimuth_range = tuple(close_up.azimuth_range)
+                offset = close_up.offset
+                break
+        try:
+            yield offset
+        finally:
+            self.camera_distance_range, self.azimuth_range = ranges
+
+
+def _raise_cameras(batch: dict[str, Any], offset: float) -> None:
+    """Move the cameras, and what they look at, up."""
+    batch["c2w"][:, 2, 3] += offset
+    batch["camera_positions"] = batch["c2w"][:, :3, 3].clone()
+    batch["mvp_mtx"] = get_mvp_matrix(batch["c2w"], batch["proj_mtx"])
+
+
+class FixedViewDataset(Dataset):
+    """Cameras around the head at given angles, each with a pose, in threestudio's batch keys."""
+
+    def __init__(self, cfg: HeadCameraConfig, azimuth_deg: Tensor, poses: FlameParams) -> None:
+        self.cfg = cfg
+        self.azimuth_deg = azimuth_deg
+        self.flame = dict(poses.expand().items())
+        views = len(azimuth_deg)
+        cameras = Cameras.orbit(
+            azimuth_deg,
+            cfg.eval_elevation_deg,
+            cfg.eval_camera_distance,
+            cfg.eval_fovy_deg,
+            height=cfg.eval_height,
+            width=cfg.eval_width,
+        )
+        self.c2w, self.fovy = cameras.c2w[0], cameras.fovy[0]
+        projection = get_projection_matrix(self.fovy, cfg.eval_width / cfg.eval_height, NEAR, FAR)
+        self.per_view = {
+            "index": torch.arange(views),
+            "c2w": self.c2w,
+            "proj_mtx": projection,
+            "mvp_mtx": get_mvp_matrix(self.c2w, projection),
+            "camera_positions": self.c2w[:, :3, 3],
+            "light_positions": self.c2w[:, :3, 3],
+            "elevation": torch.full((views,), float(cfg.eval_elevation_deg)),
+            "azimuth": azimuth_deg,
+            "camera_distances": torch.full((views,), float(cfg.eval_camera_distance)),
+            "fovy": self.fovy,
+        }
+
+    def __len__(self) -> int:
+        return len(self.azimuth_deg)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        view = {name: value[index] for name, value in self.per_view.items()}
+        return view | {"flame": {name: value[index] for name, value in self.flame.items()}}
+
+    def collate(self, views: list[dict[str, Any]]) -> dict[str, Any]:
+        batch = torch.utils.data.default_collate(views)
+        return batch | {"height": self.cfg.eval_height, "width": self.cfg.eval_width}
+
+
+@threestudio.register("head-camera-datamodule")
+class HeadCameraDataModule(RandomCameraDataModule):
+    """Random cameras and motion frames to train on; fixed views and a talking turntable to look at."""
+
+    cfg: HeadCameraConfig
+
+    def __init__(self, cfg: Any = None) -> None:
+        super().__init__({})
+        self.cfg = parse_structured(HeadCameraConfig, cfg)
+        if len(self.cfg.val_azimuths_deg) != len(self.cfg.val_jaws_deg):
+            raise HeadStudioError(
+                f"data.val_azimuths_deg has {len(self.cfg.val_azimuths_deg)} entries and "
+                f"data.val_jaws_deg {len(self.cfg.val_jaws_deg)}; they go together view by view."
+            )
+        # Here and not in setup(): what is wrong with a file is said before a run begins to write.
+        head = HeadModel.load(resolve_asset(self.cfg.head_model))
+        self._sampler = self._make_sampler(head)
+        self._val_poses = self._make_val_poses(head)
+        self._test_poses = self._make_test_poses(head)
+
+    def setup(self, stage: str | None = None) -> None:
+        if stage in (None, "fit"):
+            self.train_dataset = PosedCameraDataset(self.cfg, self._sampler)
+        if stage in (None, "fit", "validate"):
+            azimuth = torch.tensor(list(self.cfg.val_azimuths_deg), dtype=torch.float32)
+            self.val_dataset = FixedViewDataset(self.cfg, azimuth, self._val_poses)
+        if stage in (None, "test", "predict"):
+            turn = torch.linspace(0, 360 * self.cfg.test_turns, self.cfg.n_test_views + 1)[:-1]
+            self.test_dataset = FixedViewDataset(self.cfg, turn % 360, self._test_poses)
+
+    def _make_sampler(self, head: HeadModel) -> MotionSampler | None:
+        if not self.cfg.training_with_animation:
+            return None
+        config = parse_structured(MotionSamplerConfig, self.cfg.animation)
+        return MotionSampler(self._motions(self.cfg.motions), head, config)
+
+    def _motions(self, patterns: Any) -> list[Motion]:
+        files = find_files(patterns, what="motion files (data.motions, data.test_motions)")
+        return [load_motion(path) for path in files]
+
+    def _make_val_poses(self, head: HeadModel) -> FlameParams:
+        jaw = torch.zeros(len(self.cfg.val_jaws_deg), 3)
+        jaw[:, 0] = torch.tensor(list(self.cfg.val_jaws_deg)) * math.pi / 180
+        return FlameParams.zeros(1, head.n_shape, head.n_expression).replace(jaw_pose=jaw)
+
+    def _make_test_poses(self, head: HeadModel) -> FlameParams:
+        motions = self._motions(self.cfg.test_motions or self.cfg.motions)
+        motion = concatenate([for_head(motion, head) for motion in motions])
+        seconds = torch.arange(self.cfg.n_test_views) / self.cfg.n_test_views
+        seconds = seconds * motion.duration * self.cfg.test_repeats
+        return frame_of(motion, seconds % motion.duration)
+
+    def _fixed_view_loader(self, dataset: FixedViewDataset) -> DataLoader:
+        return self.general_loader(dataset, self.cfg.eval_batch_size, dataset.collate)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._fixed_view_loader(self.val_dataset)
+
+    def test_dataloader(self) -> DataLoader:
+        return self._fixed_view_loader(self.test_dataset)
+
+    def predict_dataloader(self) -> DataLoader:
+        return self._fixed_view_loader(self.test_dataset)

@@ -1,0 +1,194 @@
+"""``flame-gaussians``: splats that ride on a FLAME head, as threestudio's geometry.
+
+No ``from __future__ import annotations`` in this room: OmegaConf reads the annotations of the
+``Config`` classes as types.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import threestudio
+import torch
+from threestudio.models.geometry.base import BaseGeometry
+from threestudio.utils.config import parse_structured
+from torch import Tensor, nn
+
+from headstudio.errors import HeadStudioError
+from headstudio.flame import FlameParams, HeadModel, WorldFrame
+from headstudio.plugin._common import resolve_asset
+from headstudio.splats import (
+    DensityControl,
+    DensityReport,
+    PosedSplats,
+    SplatModule,
+    Splats,
+    TriangleFrames,
+    initialise_per_triangle,
+    initialise_uniform,
+    pose_splats,
+    triangle_frames,
+)
+
+INITIALISATIONS = ("uniform", "per-triangle")
+
+
+@dataclass
+class PosedHead:
+    """A head in P poses, in world space: what is rendered, and what it is rendered from."""
+
+    splats: PosedSplats
+    vertices: Tensor  # [P, V, 3]
+    frames: TriangleFrames
+
+
+@threestudio.register("flame-gaussians")
+class FlameGaussians(BaseGeometry):
+    """Triangle-local splats and the identity of the head that carries them.
+
+    Parameters, by the names that ``optimizer.params`` refers to: ``geometry.splats.means, .quats,
+    .scales, .opacities, .colors`` as in :class:`headstudio.splats.Splats`, and ``geometry.shape``,
+    FLAME's identity coefficients ``[n_shape]``.
+    """
+
+    @dataclass
+    class Config(BaseGeometry.Config):
+        # A head in FLAME's format: ours (.npz), or FLAME 2020/2023 (.pkl, .npz).
+        head_model: str = "load/flame/open_head.npz"
+        # The neutral head's longest extent in world units.
+        extent: float = 1.5
+        # "uniform": n_splats drawn evenly over the surface; "per-triangle": one on each triangle.
+        initialisation: str = "uniform"
+        n_splats: int = 100_000
+        initial_opacity: float = 0.1
+        initial_color: float = 0.5
+        # How densely the regions of the head are covered, by region name; 1 where not given.
+        region_weights: dict[str, float] = field(default_factory=dict)
+        learn_shape: bool = True
+        # The shape is frozen from this step on.
+        shape_until_step: int = 7000
+        # Identity at the start: the first coefficients, the others are 0.
+        initial_shape: list[float] = field(default_factory=list)
+        # Whether splats are cloned, split and pruned; when and by what: the fields of
+        # headstudio.splats.DensityControl.Config.
+        density_control: bool = True
+        density: dict[str, Any] = field(default_factory=dict)
+
+    cfg: Config
+
+    def configure(self) -> None:
+        head = HeadModel.load(resolve_asset(self.cfg.head_model)).to(self.device)
+        world = head.world_frame(self.cfg.extent)
+        self.head = head
+        self._world_scale = world.scale
+        self.register_buffer("_world_center", world.center, persistent=False)
+        self.splats = SplatModule(self._initial_splats(head))
+        self.shape = nn.Parameter(self._initial_shape(head), requires_grad=self.cfg.learn_shape)
+        self.density = DensityControl(parse_structured(DensityControl.Config, self.cfg.density))
+
+    def _initial_splats(self, head: HeadModel) -> Splats:
+        if self.cfg.initialisation not in INITIALISATIONS:
+            raise HeadStudioError(
+                f"geometry.initialisation is {self.cfg.initialisation!r}; "
+                f"it has to be one of {', '.join(INITIALISATIONS)}."
+            )
+        vertices = self.world.to_world(head.neutral())
+        look = {"opacity": self.cfg.initial_opacity, "rgb": self.cfg.initial_color}
+        if self.cfg.initialisation == "per-triangle":
+            return initialise_per_triangle(vertices, head.faces, **look)
+        generator = torch.Generator().manual_seed(torch.initial_seed())
+        return initialise_uniform(
+            vertices,
+            head.faces,
+            self.cfg.n_splats,
+            generator,
+            face_weights=self._face_weights(head),
+            **look,
+        )
+
+    def _face_weights(self, head: HeadModel) -> Tensor | None:
+        """Sampling weight of each triangle, ``[F]``, from ``region_weights``."""
+        if not self.cfg.region_weights:
+            return None
+        unknown = sorted(set(self.cfg.region_weights) - set(head.region_names))
+        if unknown:
+            raise HeadStudioError(
+                f"geometry.region_weights names {', '.join(unknown)}, but the head model "
+                f"{head.name} has {', '.join(head.region_names) or 'no regions'}."
+            )
+        weights = torch.ones(len(head.faces), device=head.faces.device)
+        for region, weight in self.cfg.region_weights.items():
+            weights[head.region_mask(region)] = weight
+        return weights
+
+    def _initial_shape(self, head: HeadModel) -> Tensor:
+        given = torch.tensor(list(self.cfg.initial_shape), dtype=torch.float32)
+        if len(given) > head.n_shape:
+            raise HeadStudioError(
+                f"geometry.initial_shape has {len(given)} coefficients; "
+                f"the head model {head.name} has {head.n_shape}."
+            )
+        shape = torch.zeros(head.n_shape)
+        shape[: len(given)] = given
+        return shape.to(self.device)
+
+    @property
+    def world(self) -> WorldFrame:
+        """From FLAME's frame to the world's."""
+        return WorldFrame(self._world_center, self._world_scale)
+
+    def pose(self, flame: Mapping[str, Tensor] | None = None) -> PosedHead:
+        """Pose the head, and the splats with it, once for each row of ``flame``.
+
+        Args:
+            flame: FLAME parameters by name, each ``[P, ...]``; those not given are zero, and
+                ``shape`` is always the learned one. None is the one neutral pose.
+
+        Returns:
+            The head in P poses, differentiable in the splats and the shape.
+        """
+        params = self._flame_params(flame or {})
+        vertices = self.world.to_world(self.head(params))
+        frames = triangle_frames(vertices, self.head.faces)
+        return PosedHead(pose_splats(self.splats.splats, frames), vertices, frames)
+
+    def _flame_params(self, flame: Mapping[str, Tensor]) -> FlameParams:
+        rest = FlameParams.zeros(
+            1, self.head.n_shape, self.head.n_expression, device=self.shape.device
+        )
+        given = {name: value for name, value in flame.items() if name != "shape"}
+        return rest.replace(shape=self.shape[None], **given)
+
+    def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
+        learning = self.cfg.learn_shape and global_step < self.cfg.shape_until_step
+        self.shape.requires_grad_(learning)
+
+    def observe(self, out: Mapping[str, Any], loss_scale: float = 1.0) -> None:
+        """Take in what density control decides by, after the backward pass of a training step.
+
+        Args:
+            out: of ``gsplat-renderer``.
+            loss_scale: what a mixed-precision trainer multiplied the loss by.
+        """
+        gradient = out["means2d"].grad
+        if self.cfg.density_control and gradient is not None:
+            cameras = out["cameras"]
+            self.density.observe(gradient, out["radii"], cameras.width, cameras.height, loss_scale)
+
+    @torch.no_grad()
+    def control_density(
+        self, step: int, optimizer: torch.optim.Optimizer
+    ) -> DensityReport | None:
+        """Clone, split and prune if that is due after ``step`` steps; says what was done."""
+        if not (self.cfg.density_control and self.density.is_due(step)):
+            return None
+        return self.density.step(step, self.splats, optimizer, self.pose().frames)
+
+    def export(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        """What ``avatar.ply`` is written from; see :func:`headstudio.splats.save_avatar`."""
+        return {
+            "splats": self.splats.splats.detach(),
+            "head": self.head,
+            "shape": self.shape.detach(),
+            "frame": self.world,
+        }

@@ -1,0 +1,189 @@
+"""``flame-controlnet-guidance``: the diffusion prior's opinion of the rendered pictures."""
+
+import inspect
+from dataclasses import dataclass
+from typing import Any
+
+import threestudio
+import torch
+from threestudio.models.prompt_processors.base import PromptProcessorOutput
+from threestudio.utils.base import BaseObject
+from threestudio.utils.misc import C
+from torch import Tensor
+
+from headstudio.errors import HeadStudioError
+from headstudio.guidance import DiffusionPrior, DistillationConfig, ScoreDistillation
+from headstudio.plugin._common import resolve_asset
+
+PREVIEWED_VIEWS = 4
+
+
+@threestudio.register("flame-controlnet-guidance")
+class FlameControlNetGuidance(BaseObject):
+    """Score distillation under a picture of the face's landmarks, as a threestudio guidance.
+
+    The text encoder of the prior serves for the empty prompt alone, and is freed: prompts are
+    embedded by the host's prompt processor, which has to use the same prior.
+    """
+
+    @dataclass
+    class Config(BaseObject.Config):
+        # Names on the hub, or folders in diffusers' layout. Without a ControlNet's own name it is
+        # the part `controlnet` of the former.
+        pretrained_model_name_or_path: str = "load/prior"
+        controlnet_model_name_or_path: str | None = None
+        controlnet_subfolder: str | None = None
+        vae_model_name_or_path: str | None = None
+        cache_dir: str | None = None
+        # False leaves the ControlNet unloaded.
+        use_controlnet: bool = True
+        # On CUDA; a CPU computes in float32 in any case.
+        half_precision_weights: bool = True
+        view_dependent_prompting: bool = True
+        # The fields of headstudio.guidance.DistillationConfig that keep one value ...
+        method: str = "denoised"
+        guidance_scale: float = 7.5
+        control_weight: float = 1.5
+        null_threshold: int = 200
+        weighting: str = "sds"
+        grad_clip_mode: str = "value"
+        # ... and those that are numbers or schedules for threestudio's C.
+        min_step_percent: Any = 0.02
+        max_step_percent: Any = 0.98
+        grad_clip: Any = None
+
+    cfg: Config
+
+    def configure(self) -> None:
+        cfg = self.cfg
+        controlnet = cfg.controlnet_model_name_or_path
+        vae = cfg.vae_model_name_or_path
+        self.prior = DiffusionPrior.from_pretrained(
+            resolve_asset(cfg.pretrained_model_name_or_path),
+            controlnet and resolve_asset(controlnet),
+            cfg.controlnet_subfolder,
+            vae_name_or_folder=vae and resolve_asset(vae),
+            with_controlnet=cfg.use_controlnet,
+            keep_text_encoder=False,
+            dtype=None if cfg.half_precision_weights else torch.float32,
+            device=self.device,
+            **({} if cfg.cache_dir is None else {"cache_dir": cfg.cache_dir}),
+        )
+        self.distillation = ScoreDistillation(
+            self.prior,
+            DistillationConfig(
+                method=cfg.method,
+                guidance_scale=cfg.guidance_scale,
+                control_weight=cfg.control_weight,
+                null_threshold=cfg.null_threshold,
+                weighting=cfg.weighting,
+                grad_clip_mode=cfg.grad_clip_mode,
+                narrow_after=None,  # the schedules of min_step_percent and max_step_percent do
+            ),
+        )
+        self.update_step(0, 0)
+
+    @property
+    def image_size(self) -> int:
+        """Side, in pixels, of the pictures the prior looks at; the control image's too."""
+        return self.prior.image_size
+
+    def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
+        low, high = (
+            C(value, epoch, global_step)
+            for value in (self.cfg.min_step_percent, self.cfg.max_step_percent)
+        )
+        self.distillation.set_step_range(low, high)
+        if self.cfg.grad_clip is not None:
+            self.distillation.config.grad_clip = C(self.cfg.grad_clip, epoch, global_step)
+
+    def __call__(
+        self,
+        rgb: Tensor,
+        prompt_utils: PromptProcessorOutput,
+        elevation: Tensor,
+        azimuth: Tensor,
+        camera_distances: Tensor,
+        rgb_as_latents: bool = False,
+        guidance_eval: bool = False,
+        control: Tensor | None = None,
+        control_weight: Tensor | float = 1.0,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """threestudio's call of a guidance, with a control image.
+
+        Args:
+            rgb: ``[B, H, W, 3]``, or latents ``[B, h, w, C]`` with ``rgb_as_latents``.
+            prompt_utils: what the prompt processor returned.
+            elevation, azimuth, camera_distances: ``[B]``, degrees and world units.
+            guidance_eval: also return ``eval``, pictures of what the guidance sees.
+            control: ``[B, H', W', 3]``, or None for no ControlNet.
+            control_weight: of each view's control image, ``[B]``, 0 where no landmark is visible.
+            kwargs: whatever else is in the batch; ignored.
+
+        Returns:
+            ``loss_sds`` and figures to log; see :class:`headstudio.guidance.ScoreDistillation`.
+        """
+        text, negative = self._embeddings(prompt_utils, elevation, azimuth, camera_distances)
+        if not self.cfg.use_controlnet:
+            control = None
+        # The latents of a 1024 px picture overflow no float16, but the loss of 8 of them does.
+        with torch.autocast(self.device.type, enabled=False):
+            guided: dict[str, Any] = self.distillation(
+                rgb.float(),
+                text,
+                negative,
+                control=control,
+                visible=control_weight,
+                rgb_as_latents=rgb_as_latents,
+            )
+        if guidance_eval and not rgb_as_latents:
+            few = slice(PREVIEWED_VIEWS)
+            weight = torch.as_tensor(control_weight, device=rgb.device).expand(len(rgb))
+            guided["eval"] = self.distillation.preview(
+                rgb[few].detach().float(),
+                text[few],
+                control=None if control is None else control[few],
+                visible=weight[few],
+            )
+        return guided
+
+    def _embeddings(
+        self, prompt_utils: PromptProcessorOutput, *view: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Of the prompt and of the negative prompt as seen from each view, ``[B, L, D]``."""
+        if prompt_utils.use_perp_neg:
+            raise HeadStudioError(
+                "flame-controlnet-guidance does not do Perp-Neg; "
+                "set system.prompt_processor.use_perp_neg=false."
+            )
+        both = prompt_utils.get_text_embeddings(*view, self.cfg.view_dependent_prompting)
+        expected = self.prior.null_embedding.shape[1:]
+        if both.shape[1:] != expected:
+            raise HeadStudioError(
+                f"the prompt processor embeds a prompt as {list(both.shape[1:])}, the prior "
+                f"{self.cfg.pretrained_model_name_or_path} as {list(expected)}; give both the same "
+                "pretrained_model_name_or_path."
+            )
+        text, negative = both.to(self.device).float().chunk(2)
+        return text, negative
+
+
+def call_guidance(
+    guidance: Any,
+    rgb: Tensor,
+    prompt_utils: Any,
+    batch: dict[str, Any],
+    control: tuple[Tensor, Tensor] | None,
+    guidance_eval: bool,
+) -> dict[str, Any]:
+    """Call ours, or any of threestudio's text guidances, which know nothing of a control image.
+
+    Args:
+        rgb: ``[B, H, W, 3]``; batch: the cameras; control: the image and its weight, or None.
+    """
+    if control is not None:
+        accepted = inspect.signature(guidance.__call__).parameters
+        if "control" in accepted:
+            batch = {**batch, "control": control[0], "control_weight": control[1]}
+    return guidance(rgb, prompt_utils, **batch, rgb_as_latents=False, guidance_eval=guidance_eval)

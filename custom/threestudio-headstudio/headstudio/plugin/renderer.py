@@ -1,0 +1,111 @@
+"""``gsplat-renderer``: the posed splats seen by a batch of cameras."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import threestudio
+from threestudio.models.background.base import BaseBackground
+from threestudio.models.materials.base import BaseMaterial
+from threestudio.models.renderers.base import Rasterizer
+from threestudio.utils.ops import get_ray_directions, get_rays
+from torch import Tensor
+
+from headstudio.errors import HeadStudioError
+from headstudio.plugin.geometry import FlameGaussians, PosedHead
+from headstudio.render import Backend, Cameras, render_splats
+
+BACKENDS = get_args(Backend)
+
+
+def batch_cameras(c2w: Tensor, fovy: Tensor, height: int, width: int, poses: int) -> Cameras:
+    """threestudio's batch of cameras, shared out over the poses.
+
+    Args:
+        c2w: ``[B, 4, 4]``; fovy: ``[B]`` in radians; poses: P, either 1 or B.
+
+    Returns:
+        Cameras ``[P, B / P]``: all views of the one pose, or one view of each.
+    """
+    views = len(c2w)
+    if poses not in (1, views):
+        raise HeadStudioError(
+            f"{poses} poses were given for {views} views; give one pose, or one for each view."
+        )
+    return Cameras(
+        c2w.reshape(poses, -1, 4, 4), fovy.reshape(poses, -1), height=height, width=width
+    )
+
+
+@threestudio.register("gsplat-renderer")
+class GsplatRenderer(Rasterizer):
+    """gsplat on CUDA, numba on the CPU, behind threestudio's renderer."""
+
+    @dataclass
+    class Config(Rasterizer.Config):
+        # "auto" takes gsplat for tensors on CUDA, numba for those on the CPU.
+        backend: str = "auto"
+
+    cfg: Config
+    geometry: FlameGaussians
+
+    def configure(
+        self, geometry: FlameGaussians, material: BaseMaterial, background: BaseBackground
+    ) -> None:
+        if self.cfg.backend not in BACKENDS:
+            raise HeadStudioError(
+                f"renderer.backend is {self.cfg.backend!r}; "
+                f"it has to be one of {', '.join(BACKENDS)}."
+            )
+        if not isinstance(geometry, FlameGaussians):
+            raise HeadStudioError(
+                f"gsplat-renderer draws the geometry flame-gaussians, not {type(geometry).__name__}."
+            )
+        super().configure(geometry, material, background)
+
+    def forward(
+        self,
+        c2w: Tensor,
+        fovy: Tensor,
+        height: int,
+        width: int,
+        flame: Mapping[str, Tensor] | None = None,
+        posed: PosedHead | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """Render B views in one batched call.
+
+        Args:
+            c2w, fovy, height, width: the batch's cameras, ``[B, 4, 4]`` and ``[B]``.
+            flame: FLAME parameters by name, one row or one for each view.
+            posed: the head already posed; then ``flame`` is not looked at.
+            kwargs: whatever else is in the batch; ignored.
+
+        Returns:
+            ``comp_rgb [B,H,W,3]`` over the background, ``opacity [B,H,W,1]``, ``depth [B,H,W,1]``;
+            ``posed``, ``cameras``, and for density control ``means2d`` (its gradient is filled in
+            by backward) and ``radii``.
+        """
+        posed = posed or self.geometry.pose(flame)
+        cameras = batch_cameras(c2w, fovy, height, width, poses=len(posed.vertices))
+        image = render_splats(posed.splats, cameras, backend=self.cfg.backend)
+        opacity = image.alpha.flatten(0, 1)
+        background = self.background(dirs=view_directions(c2w, fovy, height, width))
+        return {
+            "comp_rgb": image.rgb.flatten(0, 1) + (1.0 - opacity) * background,
+            "opacity": opacity,
+            "depth": image.depth.flatten(0, 1),
+            "posed": posed,
+            "cameras": cameras,
+            "means2d": image.means2d,
+            "radii": image.radii,
+        }
+
+
+def view_directions(c2w: Tensor, fovy: Tensor, height: int, width: int) -> Tensor:
+    """Unit directions of the pixels' rays in world space, ``[B, H, W, 3]``: what a background takes."""
+    directions = get_ray_directions(H=height, W=width, focal=1.0).to(c2w)
+    focal = 0.5 * height / (0.5 * fovy).tan()
+    scale = directions.new_ones(len(c2w), 1, 1, 3)
+    scale[..., :2] = 1.0 / focal[:, None, None, None]
+    return get_rays(directions[None] * scale, c2w, keepdim=True, normalize=True)[1]

@@ -1,0 +1,255 @@
+"""``headstudio-system``: what happens in a training step, and what is shown of it."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import threestudio
+import torch
+from threestudio.systems.base import BaseLift3DSystem
+from threestudio.utils.misc import C
+from torch import Tensor
+
+from headstudio.errors import HeadStudioError
+from headstudio.guidance.control_image import control_image
+from headstudio.plugin._common import resolve_asset
+from headstudio.plugin._pictures import preview_grid, view_rows, with_corner
+from headstudio.plugin._regularisers import regularisers
+from headstudio.plugin.geometry import FlameGaussians
+from headstudio.plugin.guidance import call_guidance
+from headstudio.render.mesh import shade_mesh
+from headstudio.splats import save_avatar
+
+
+@threestudio.register("headstudio-system")
+class HeadStudioSystem(BaseLift3DSystem):
+    """HeadStudio (arXiv 2402.06149) as a threestudio system.
+
+    Losses, each weighted by ``loss.lambda_<name>`` (a number or a schedule for threestudio's ``C``)
+    and not computed while its weight is 0: ``sds`` and the regularisers of
+    :mod:`headstudio.plugin._regularisers`.
+    """
+
+    @dataclass
+    class Config(BaseLift3DSystem.Config):
+        exporter_type: str = "avatar-exporter"
+        # Show the guidance where the face is, by a picture of its landmarks. False is the ablation.
+        use_control: bool = True
+        # Where a splat may sit on its triangle, and how large it may be, in units of the triangle's
+        # radius; both regularisers divided by the triangle's area, or not.
+        regulariser_threshold: float = 0.5
+        regulariser_adaptive: bool = True
+        # Schedules of learning rates for C, interpolated exponentially, by the names of
+        # optimizer.params.
+        learning_rates: dict[str, Any] = field(default_factory=dict)
+        # A picture of what the guidance sees every so many steps; 0 is never.
+        preview_interval: int = 0
+        # Height of the driving mesh in the corner of the test video, as a part of the whole.
+        corner: float = 0.25
+        video_fps: int = 30
+
+    cfg: Config
+    geometry: FlameGaussians
+
+    def configure(self) -> None:
+        prompt = str(self.cfg.prompt_processor.get("prompt", "")).strip()
+        if self.cfg.prompt_processor_type and not prompt:
+            raise HeadStudioError(
+                "the prompt is empty; say what to make, for instance "
+                'system.prompt_processor.prompt="a woman with long red hair".'
+            )
+        super().configure()
+        if not isinstance(self.geometry, FlameGaussians):
+            raise HeadStudioError(
+                f"headstudio-system trains the geometry flame-gaussians, not "
+                f"{self.cfg.geometry_type}."
+            )
+        self._observation: dict[str, Any] | None = None
+        self._rows: dict[int, list[dict[str, Any]]] = {}
+        self.guidance: Any = None
+        if not self.resumed and self.cfg.weights is None:
+            # A new avatar is to be trained. If the prior cannot be loaded that is said now, before
+            # the run begins to write.
+            self._make_guidance()
+
+    def on_fit_start(self) -> None:
+        super().on_fit_start()
+        if self.guidance is None:
+            self._make_guidance()
+
+    def _make_guidance(self) -> None:
+        """Only for training: testing and exporting an avatar works without the diffusion prior."""
+        prompt_processor = threestudio.find(self.cfg.prompt_processor_type)
+        cfg = dict(self.cfg.prompt_processor)
+        if "pretrained_model_name_or_path" in cfg:
+            name = str(cfg["pretrained_model_name_or_path"])
+            cfg["pretrained_model_name_or_path"] = resolve_asset(name)
+        self.guidance = threestudio.find(self.cfg.guidance_type)(self.cfg.guidance)
+        self.prompt_processor = prompt_processor(cfg)
+        self.prompt_utils = self.prompt_processor()
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
+        # Half of a metre in float16 is good to 0.2 mm, a tenth of a splat. Whatever the trainer's
+        # precision, geometry and pictures are made in float32.
+        with torch.autocast(self.device.type, enabled=False):
+            return self.renderer(**batch)
+
+    def control(self, out: dict[str, Any], size: int | None = None) -> tuple[Tensor, Tensor]:
+        """The control image of a rendered batch, ``[B, H, W, 3]``, and its weight, ``[B]``.
+
+        Args:
+            out: what :meth:`forward` returned.
+            size: height in pixels; None is that of the render. The width keeps the proportions.
+        """
+        cameras = out["cameras"]
+        if size is not None:
+            width = max(1, round(size * cameras.width / cameras.height))
+            cameras = cameras.resized(size, width)
+        vertices = out["posed"].vertices.detach()
+        image, weight = control_image(self.geometry.head, vertices, cameras)
+        return image.flatten(0, 1), weight.flatten()
+
+    # ------------------------------------------------------------------ training
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
+        out = self(batch)
+        preview = self._preview_is_due()
+        guided = call_guidance(
+            self.guidance,
+            out["comp_rgb"],
+            self.prompt_utils,
+            batch,
+            control=self._guiding_control(out),
+            guidance_eval=preview,
+        )
+        loss = torch.zeros((), device=self.device)
+        terms = {name: value for name, value in guided.items() if name.startswith("loss_")}
+        with torch.autocast(self.device.type, enabled=False):
+            terms |= regularisers(
+                out,
+                self.geometry,
+                active={name for name in self.cfg.loss if self._weight(name) != 0},
+                threshold=self.cfg.regulariser_threshold,
+                adaptive=self.cfg.regulariser_adaptive,
+            )
+            for name, value in terms.items():
+                loss = loss + value * self._weight(name.replace("loss_", "lambda_"))
+        self._log(loss, terms, guided, len(out["comp_rgb"]))
+        if preview and guided.get("eval"):
+            self._save_preview(out, guided["eval"])
+        self._observation = out
+        return {"loss": loss}
+
+    def _weight(self, name: str) -> float:
+        if name not in self.cfg.loss:
+            raise HeadStudioError(f"system.loss.{name} is missing; set it to 0 to leave it out.")
+        return self.C(self.cfg.loss[name])
+
+    def _guiding_control(self, out: dict[str, Any]) -> tuple[Tensor, Tensor] | None:
+        if not self.cfg.use_control:
+            return None
+        return self.control(out, getattr(self.guidance, "image_size", None))
+
+    def _log(
+        self, loss: Tensor, terms: dict[str, Tensor], guided: dict[str, Any], batch_size: int
+    ) -> None:
+        values: dict[str, Any] = {"loss": loss, **terms, "n_splats": self.geometry.splats.n}
+        for name, value in guided.items():
+            scalar = value.ndim == 0 if isinstance(value, Tensor) else isinstance(value, int | float)
+            if scalar:
+                values[name] = value
+        log = {f"train/{name}": torch.as_tensor(value).float() for name, value in values.items()}
+        log |= {f"train_params/{name}": float(self._weight(name)) for name in self.cfg.loss}
+        self.log_dict(log, batch_size=batch_size)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Gathers the image-plane gradients that density control decides by."""
+        super().on_before_optimizer_step(optimizer)
+        if self._observation is not None:
+            self.geometry.observe(self._observation, loss_scale=self._loss_scale())
+            self._observation = None
+
+    def _loss_scale(self) -> float:
+        """What a mixed-precision trainer multiplied the gradients of non-parameters by."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return 1.0 if scaler is None else float(scaler.get_scale())
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int, unused: int = 0) -> None:
+        """Density control and learning rates for the step to come.
+
+        Before the step and not after the last: a checkpoint is written between the two, and what is
+        resumed from it then goes on exactly as the run that wrote it.
+        """
+        super().on_train_batch_start(batch, batch_idx)
+        optimizer = self.optimizers(use_pl_optimizer=False)
+        report = self.geometry.control_density(self.true_global_step, optimizer)
+        if report is not None:
+            threestudio.info(f"step {self.true_global_step}: {report}")
+        for group in optimizer.param_groups:
+            schedule = self.cfg.learning_rates.get(group.get("name"))
+            if schedule is not None:
+                epoch, step = self.true_current_epoch, self.true_global_step
+                group["lr"] = C(schedule, epoch, step, interpolation="exp")
+
+    def _preview_is_due(self) -> bool:
+        interval = self.cfg.preview_interval
+        return interval > 0 and self.true_global_step % interval == 0
+
+    def _save_preview(self, out: dict[str, Any], seen: dict[str, Any]) -> None:
+        self.save_image_grid(
+            f"it{self.true_global_step}-train.png",
+            preview_grid(out["comp_rgb"].detach(), seen),
+            name="train_step",
+            step=self.true_global_step,
+        )
+
+    # -------------------------------------------------- validation, test, export
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Render | control image | driving mesh, a row for each view."""
+        out = self(batch)
+        control = self.control(out)[0]
+        self._rows |= view_rows(batch["index"], out["comp_rgb"], control, self._driving_mesh(out))
+
+    def on_validation_epoch_end(self) -> None:
+        if self._rows:
+            self.save_image_grid(
+                f"it{self.true_global_step}-val.png",
+                [self._rows[index] for index in sorted(self._rows)],
+                name="validation_step",
+                step=self.true_global_step,
+            )
+        self._rows = {}
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        out = self(batch)
+        frames = with_corner(out["comp_rgb"], self._driving_mesh(out, self.cfg.corner))
+        for index, frame in zip(batch["index"].tolist(), frames, strict=True):
+            self.save_rgb_image(f"it{self.true_global_step}-test/{index}.png", frame)
+
+    def on_test_epoch_end(self) -> None:
+        name = f"it{self.true_global_step}-test"
+        self.save_img_sequence(
+            name,
+            name,
+            r"(\d+)\.png",
+            save_format="mp4",
+            fps=self.cfg.video_fps,
+            name="test",
+            step=self.true_global_step,
+        )
+
+    def _driving_mesh(self, out: dict[str, Any], part: float = 1.0) -> Tensor:
+        """Shaded pictures of the posed mesh, ``[B, h, w, 3]``, at a part of the render's size."""
+        cameras = out["cameras"]
+        height, width = (max(1, round(n * part)) for n in (cameras.height, cameras.width))
+        mesh = shade_mesh(
+            out["posed"].vertices.detach(), self.geometry.head.faces, cameras.resized(height, width)
+        )
+        return mesh.flatten(0, 1)
+
+    def save_avatar(self, filename: str, **avatar: Any) -> str:
+        """What ``avatar-exporter`` has written: ``avatar.ply`` under the save folder."""
+        path = self.get_save_path(filename)
+        prompt = str(self.cfg.prompt_processor.get("prompt", ""))
+        save_avatar(path, prompt=prompt, **avatar)
+        return path
