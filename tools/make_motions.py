@@ -297,7 +297,7 @@ def preview(motion: Motion, head: HeadModel, columns: int = 8, rows: int = 4) ->
     colors = torch.tensor([COLORS["skin"]]).repeat(len(head.faces), 1)
     for region in set(COLORS) & set(head.region_names):
         colors[head.region_mask(region)] = torch.tensor(COLORS[region])
-    cameras = Cameras.orbit(18, 5, 4.5, 24, 224, 224)
+    cameras = Cameras.orbit(18, 5, 4.5, 20, 224, 224)
     pictures = shade_mesh(world, head.faces, cameras, colors)[:, 0]
     sheet = pictures.unflatten(0, (rows, columns)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
     return (sheet * 255).round().byte().numpy()
