@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from headstudio.guidance._mediapipe_topology import CONTROL_LANDMARKS
+from headstudio.guidance.control_image import control_image, landmark_visibility
 from headstudio.guidance.distillation import DistillationConfig, ScoreDistillation
 from headstudio.guidance.drawing import draw_control
 from headstudio.guidance.prior import DiffusionPrior
@@ -13,6 +14,8 @@ __all__ = [
     "DiffusionPrior",
     "DistillationConfig",
     "ScoreDistillation",
+    "control_image",
     "draw_control",
+    "landmark_visibility",
     "sample",
 ]
