@@ -16,7 +16,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 GIVEN = os.environ.get("HEADSTUDIO_HOST")
 HOST = Path(GIVEN).resolve() if GIVEN else REPOSITORY / "host"
 
-sys.path.insert(0, str(HOST))
+sys.path[:0] = [str(HOST), str(Path(__file__).parent)]
 if GIVEN and "threestudio" in sys.modules:
     raise pytest.UsageError(
         "threestudio was imported before HEADSTUDIO_HOST could be: run tests/host_contract alone"
