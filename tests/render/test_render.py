@@ -280,7 +280,7 @@ def test_backgrounds_of_every_shape() -> None:
         output.rgb.sum().backward()
         assert background.grad is not None
         assert float(background.grad.sum()) == pytest.approx(
-            3 * float((1 - black.alpha).sum()), rel=1e-4
+            3 * float((1 - black.alpha).sum().detach()), rel=1e-4
         )
 
 

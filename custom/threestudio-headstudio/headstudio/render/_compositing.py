@@ -13,7 +13,7 @@ import numba
 import numpy as np
 
 from headstudio.render import constants
-from headstudio.render._jit import kernel
+from headstudio.render._jit import Array, helper, kernel
 from headstudio.render._tiles import TILE
 
 PIXELS = TILE * TILE
@@ -30,8 +30,8 @@ EIGHTH, MIDDLE, SCALE = _F(1 / 8), _F(0.35), _F(math.exp(-8 * 0.35))
 C2, C3, C4, C5, C6, C7 = (_F(1 / math.factorial(k)) for k in range(2, 8))
 
 
-@kernel()
-def _falloff(sigma):
+@helper()
+def _falloff(sigma: float) -> float:
     """e^-sigma for sigma in [0, 5.6], relative error below 1e-6.
 
     (e^(-sigma / 8))^8 with a Taylor polynomial about the middle of the range: unlike the C
@@ -44,8 +44,8 @@ def _falloff(sigma):
     return SCALE * (p * p)
 
 
-@kernel()
-def _coverage(dx, dy, a, b, c, opacity):
+@helper()
+def _coverage(dx: float, dy: float, a: float, b: float, c: float, opacity: float) -> float:
     """Opacity times falloff at an offset from a splat's centre; 0 where it is not drawn."""
     sigma = HALF * (a * dx * dx + c * dy * dy) + b * dx * dy
     near = ZERO <= sigma <= MAX_SIGMA
@@ -53,16 +53,28 @@ def _coverage(dx, dy, a, b, c, opacity):
     return covered if near and covered >= MIN_ALPHA else ZERO
 
 
-@kernel()
-def _rows(centre_y, radius_y, top):
+@helper()
+def _rows(centre_y: float, radius_y: float, top: int) -> tuple[int, int]:
     """First row and one past the last of the tile that a splat's box touches."""
     first = max(0.0, math.floor(centre_y - radius_y) - top)
     last = min(float(TILE), math.ceil(centre_y + radius_y) - top)
     return int(first), int(max(first, last))
 
 
-@kernel()
-def _blend(dx0, dy0, a, b, c, opacity, index, light, final, last, weight):
+@helper()
+def _blend(
+    dx0: float,
+    dy0: float,
+    a: float,
+    b: float,
+    c: float,
+    opacity: float,
+    index: int,
+    light: Array,
+    final: Array,
+    last: Array,
+    weight: Array,
+) -> None:
     """Blend one splat into a run of rows.
 
     ``light`` is the transmittance, 0 once the pixel is finished; ``final`` the same, but kept;
@@ -83,22 +95,22 @@ def _blend(dx0, dy0, a, b, c, opacity, index, light, final, last, weight):
         light[i] = after if alpha == ZERO or drawn else ZERO
 
 
-@kernel(parallel=True)
+@kernel()
 def composite_forward(
-    means2d,  # [I, N, 2] f32
-    conics,  # [I, N, 3] f32
-    opacities,  # [I or 1.., N] f32, row i // per_opacity
-    values,  # [.., N, K] f32, row i // per_value
-    depths,  # [I, N] f32
-    radii,  # [I, N, 2] i32
-    pairs,
-    tile_start,
-    per_opacity,
-    per_value,
-    blended,  # out [I, H, W, K + 1] f32, depth last
-    transmittance,  # out [I, H, W] f32
-    last_pair,  # out [I, H, W] i32, relative to the tile's first; -1 = none
-):
+    means2d: Array,  # [I, N, 2] f32
+    conics: Array,  # [I, N, 3] f32
+    opacities: Array,  # [I or 1.., N] f32, row i // per_opacity
+    values: Array,  # [.., N, K] f32, row i // per_value
+    depths: Array,  # [I, N] f32
+    radii: Array,  # [I, N, 2] i32
+    pairs: Array,  # [M, 2], with tile_start [I * T + 1] from _tiles.list_pairs
+    tile_start: Array,
+    per_opacity: int,
+    per_value: int,
+    blended: Array,  # out [I, H, W, K + 1] f32, depth last
+    transmittance: Array,  # out [I, H, W] f32
+    last_pair: Array,  # out [I, H, W] i32, relative to the tile's first; -1 = none
+) -> None:
     n_images, height, width, n_channels = blended.shape
     tiles_x = (width + TILE - 1) // TILE
     n_tiles = tiles_x * ((height + TILE - 1) // TILE)
@@ -135,23 +147,35 @@ def composite_forward(
                     blended[image, top + row, left + col, k] = sums[k, pixel]
 
 
-@kernel()
-def _add_scaled(total, source, factor):
+@helper()
+def _add_scaled(total: Array, source: Array, factor: float) -> None:
     for i in range(total.size):
         total[i] += source[i] * factor
 
 
 # Sums over pixels may be regrouped to be vectorised: the grouping is the compiler's, but fixed.
-@kernel(fastmath={"reassoc", "nsz", "contract"})
-def _dot(a, b):
+@helper(fastmath={"reassoc", "nsz", "contract"})
+def _dot(a: Array, b: Array) -> float:
     total = ZERO
     for i in range(a.size):
         total += a[i] * b[i]
     return total
 
 
-@kernel(fastmath={"reassoc", "nsz", "contract"})
-def _blend_backward(dx0, dy0, a, b, c, opacity, index, light, behind, last, shade):
+@helper(fastmath={"reassoc", "nsz", "contract"})
+def _blend_backward(
+    dx0: float,
+    dy0: float,
+    a: float,
+    b: float,
+    c: float,
+    opacity: float,
+    index: int,
+    light: Array,
+    behind: Array,
+    last: Array,
+    shade: Array,
+) -> tuple[float, ...]:
     """Take one splat off a run of rows, from the back, and return the sums for its gradient.
 
     On entry ``shade`` is dL/d(splat's colour, if it filled the pixel), on return the splat's
@@ -186,24 +210,24 @@ def _blend_backward(dx0, dy0, a, b, c, opacity, index, light, behind, last, shad
     return s, sx, sy, sxx, sxy, syy
 
 
-@kernel(parallel=True)
+@kernel()
 def composite_backward(
-    means2d,  # as in composite_forward
-    conics,
-    opacities,
-    values,
-    depths,
-    radii,
-    pairs,
-    tile_start,
-    per_opacity,
-    per_value,
-    transmittance,
-    last_pair,
-    v_blended,  # [I, H, W, K + 1] f32
-    v_alpha,  # [I, H, W] f32
-    v_pairs,  # out [M, 7 + K] f32 by slot: mean2d 2, conic 3, opacity, values K, depth; zeroed
-):
+    means2d: Array,  # as in composite_forward
+    conics: Array,
+    opacities: Array,
+    values: Array,
+    depths: Array,
+    radii: Array,
+    pairs: Array,
+    tile_start: Array,
+    per_opacity: int,
+    per_value: int,
+    transmittance: Array,
+    last_pair: Array,
+    v_blended: Array,  # [I, H, W, K + 1] f32
+    v_alpha: Array,  # [I, H, W] f32
+    v_pairs: Array,  # out [M, 7 + K] f32, zeroed; by slot, as sum_pairs reads it
+) -> None:
     n_images, height, width, n_channels = v_blended.shape
     tiles_x = (width + TILE - 1) // TILE
     n_tiles = tiles_x * ((height + TILE - 1) // TILE)
@@ -248,18 +272,18 @@ def composite_backward(
                 v_pairs[slot, 6 + k] = _dot(shade[lo:hi], upstream[k, lo:hi])
 
 
-@kernel(parallel=True)
+@kernel()
 def sum_pairs(
-    v_pairs,  # [M, 7 + K] f32 by slot
-    slot_start,  # [I * N + 1]
-    per_opacity,
-    per_value,
-    v_means2d,  # out [I, N, 2]
-    v_conics,  # out [I, N, 3]
-    v_depths,  # out [I, N]
-    v_opacities,  # out [.., N]; zeroed
-    v_values,  # out [.., N, K]; zeroed
-):
+    v_pairs: Array,  # [M, 7 + K] f32 by slot: mean2d 2, conic 3, opacity, values K, depth
+    slot_start: Array,  # [I * N + 1]
+    per_opacity: int,
+    per_value: int,
+    v_means2d: Array,  # out [I, N, 2]
+    v_conics: Array,  # out [I, N, 3]
+    v_depths: Array,  # out [I, N]
+    v_opacities: Array,  # out [.., N]; zeroed
+    v_values: Array,  # out [.., N, K]; zeroed
+) -> None:
     """Sum the gradients of each splat over its tiles, and over the pictures that share a row."""
     n_images, n_splats = v_depths.shape
     n_values = v_values.shape[2]

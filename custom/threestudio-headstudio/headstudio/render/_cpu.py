@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from headstudio.render import _compositing, _projection, _tiles
-from headstudio.render._jit import run
+from headstudio.render._jit import Array, run
 from headstudio.render.cameras import Cameras
 
 
-def _array(tensor: Tensor) -> Any:
+def _array(tensor: Tensor) -> Array:
     """The tensor's memory as a contiguous numpy array."""
     return tensor.detach().contiguous().numpy()
 
@@ -53,6 +55,7 @@ class _Project(torch.autograd.Function):
         return means2d, conics, depths, radii
 
     @staticmethod
+    @once_differentiable
     def backward(  # type: ignore[override]
         ctx: Any, v_means2d: Tensor, v_conics: Tensor, v_depths: Tensor, _: Any
     ) -> tuple[Tensor | None, ...]:
@@ -86,61 +89,76 @@ class _Composite(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         poses, views = depths.shape[:2]
         n_images = poses * views
-        arrays = [_array(x.flatten(0, 1)) for x in (means2d, conics, depths, radii)]
-        flat_means2d, flat_conics, flat_depths, flat_radii = arrays
         pairs, tile_start, slot_start = _tiles.list_pairs(
-            flat_means2d, flat_radii, flat_depths, height, width
+            *(_array(x.flatten(0, 1)) for x in (means2d, radii, depths)), height, width
         )
         # Picture i of pose i // views reads that row, or row 0 where all poses share one.
         rows = [views if x.shape[0] == poses else n_images for x in (opacities, values)]
-        inputs = (flat_means2d, flat_conics, _array(opacities), _array(values), flat_depths)
-        inputs += (flat_radii, pairs, tile_start, *rows)
         blended = means2d.new_empty(n_images, height, width, values.shape[-1] + 1)
         transmittance = means2d.new_empty(n_images, height, width)
         last = torch.empty(n_images, height, width, dtype=torch.int32)
+        inputs = (means2d, conics, opacities, values, depths, radii)
         run(
             _compositing.composite_forward,
-            *inputs,
-            blended.numpy(),
-            transmittance.numpy(),
-            last.numpy(),
+            *_per_image(*inputs),
+            pairs,
+            tile_start,
+            *rows,
+            *(x.numpy() for x in (blended, transmittance, last)),
             chunk=4,
         )
-        ctx.kept = (inputs, transmittance.numpy(), last.numpy(), slot_start)
-        ctx.shapes = (means2d.shape, conics.shape, opacities.shape, values.shape, depths.shape)
+        ctx.save_for_backward(*inputs, transmittance, last)
+        ctx.lists = (pairs, tile_start, slot_start, rows)
         alpha = (1 - transmittance)[..., None]
         return blended.unflatten(0, (poses, views)), alpha.unflatten(0, (poses, views))
 
     @staticmethod
+    @once_differentiable
     def backward(  # type: ignore[override]
         ctx: Any, v_blended: Tensor, v_alpha: Tensor
     ) -> tuple[Tensor | None, ...]:
-        inputs, transmittance, last, slot_start = ctx.kept
-        pairs, rows = inputs[6], inputs[8:]
-        v_pairs = torch.zeros(len(pairs), 6 + v_blended.shape[-1]).numpy()
+        *inputs, transmittance, last = ctx.saved_tensors
+        pairs, tile_start, slot_start, rows = ctx.lists
+        v_pairs = np.zeros((len(pairs), 6 + v_blended.shape[-1]), np.float32)
         run(
             _compositing.composite_backward,
-            *inputs,
-            transmittance,
-            last,
+            *_per_image(*inputs),
+            pairs,
+            tile_start,
+            *rows,
+            transmittance.numpy(),
+            last.numpy(),
             _array(v_blended.flatten(0, 1)),
             _array(v_alpha.flatten(0, 1)[..., 0]),
             v_pairs,
             chunk=4,
         )
-        means2d, conics, opacities, values, depths = (torch.zeros(s) for s in ctx.shapes)
+        v_means2d, v_conics, v_opacities, v_values, v_depths = (
+            torch.zeros(x.shape) for x in inputs[:5]
+        )
         run(
             _compositing.sum_pairs,
             v_pairs,
             slot_start,
             *rows,
-            means2d.flatten(0, 1).numpy(),
-            conics.flatten(0, 1).numpy(),
-            depths.flatten(0, 1).numpy(),
-            opacities.numpy(),
-            values.numpy(),
+            *(x.flatten(0, 1).numpy() for x in (v_means2d, v_conics, v_depths)),
+            v_opacities.numpy(),
+            v_values.numpy(),
         )
-        return means2d, conics, opacities, values, depths, None, None, None
+        return v_means2d, v_conics, v_opacities, v_values, v_depths, None, None, None
+
+
+def _per_image(
+    means2d: Tensor,
+    conics: Tensor,
+    opacities: Tensor,
+    values: Tensor,
+    depths: Tensor,
+    radii: Tensor,
+) -> tuple[Array, ...]:
+    """The inputs of compositing as arrays, [P, C] joined to the number of pictures."""
+    ellipses = [_array(x.flatten(0, 1)) for x in (means2d, conics, depths, radii)]
+    return (*ellipses[:2], _array(opacities), _array(values), *ellipses[2:])
 
 
 def rasterize(

@@ -9,22 +9,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from headstudio.render._jit import kernel, run
+from headstudio.render._jit import Array, helper, kernel, run
 from headstudio.render.cameras import Cameras
 
 BAND = 16
 """Rows of a picture that one thread fills at a time."""
 
 
-@kernel()
+@helper()
 def _draw_face(
-    ax, ay, bx, by, cx, cy, za, zb, zc, face, left, right, top, bottom, far, nearest, ids
-):
-    """Depth-test one triangle in columns [left, right) and rows [top, bottom) of a picture."""
+    corners: Array,  # [3, 3] f64: x and y in px, depth
+    face: int,
+    box: Array,  # [4]: left, right, top, bottom; the second of each is one past the last
+    far: float,
+    nearest: Array,  # [H, W] f32
+    ids: Array,  # [H, W] i64
+) -> None:
+    """Depth-test one triangle in a box of pixels of a picture."""
+    ax, ay, za = corners[0]
+    bx, by, zb = corners[1]
+    cx, cy, zc = corners[2]
     area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
-    for row in range(top, bottom):
+    if area == 0:
+        return
+    for row in range(box[2], box[3]):
         y = row + 0.5
-        for col in range(left, right):
+        for col in range(box[0], box[1]):
             x = col + 0.5
             u = (bx - x) * (cy - y) - (by - y) * (cx - x)
             v = (cx - x) * (ay - y) - (cy - y) * (ax - x)
@@ -36,35 +46,37 @@ def _draw_face(
                     ids[row, col] = face
 
 
-@kernel(parallel=True)
-def _draw(pixels, depths, faces, near, far, nearest, ids):
-    """Fill ``ids`` [I, H, W] band by band; ``nearest`` [I, H, W] starts at infinity."""
+@kernel()
+def _draw(
+    pixels: Array,  # [I, V, 2] f32
+    depths: Array,  # [I, V] f32
+    faces: Array,  # [F, 3] i64
+    near: float,
+    far: float,
+    nearest: Array,  # [I, H, W] f32, infinity
+    ids: Array,  # out [I, H, W] i64, -1
+) -> None:
+    """Draw every picture, band by band."""
     n_images, height, width = ids.shape
     n_bands = (height + BAND - 1) // BAND
     for job in numba.prange(n_images * n_bands):
         image, first = job // n_bands, (job % n_bands) * BAND
+        # float64, so that no pixel falls between two faces.
+        corners, box = np.empty((3, 3)), np.empty(4, np.int64)
         for face in range(faces.shape[0]):
-            a, b, c = faces[face, 0], faces[face, 1], faces[face, 2]
-            # float64 from here on, so that no pixel falls between two faces.
-            ay, by, cy = (
-                float(pixels[image, a, 1]), float(pixels[image, b, 1]), float(pixels[image, c, 1])
-            )  # fmt: skip
-            top = max(first, math.ceil(min(ay, by, cy) - 0.5))
-            bottom = min(first + BAND, height, math.floor(max(ay, by, cy) - 0.5) + 1)
-            if top >= bottom:
+            for k in range(3):
+                corners[k, 1] = pixels[image, faces[face, k], 1]
+            box[2] = max(first, math.ceil(corners[:, 1].min() - 0.5))
+            box[3] = min(first + BAND, height, math.floor(corners[:, 1].max() - 0.5) + 1)
+            if box[2] >= box[3]:
                 continue
-            ax, bx, cx = (
-                float(pixels[image, a, 0]), float(pixels[image, b, 0]), float(pixels[image, c, 0])
-            )  # fmt: skip
-            left = max(0, math.ceil(min(ax, bx, cx) - 0.5))
-            right = min(width, math.floor(max(ax, bx, cx) - 0.5) + 1)
-            za, zb, zc = depths[image, a], depths[image, b], depths[image, c]
-            flat = (bx - ax) * (cy - ay) == (by - ay) * (cx - ax)
-            if left < right and min(za, zb, zc) >= near and not flat:
-                _draw_face(
-                    ax, ay, bx, by, cx, cy, float(za), float(zb), float(zc), face,
-                    left, right, top, bottom, far, nearest[image], ids[image],
-                )  # fmt: skip
+            for k in range(3):
+                corners[k, 0] = pixels[image, faces[face, k], 0]
+                corners[k, 2] = depths[image, faces[face, k]]
+            box[0] = max(0, math.ceil(corners[:, 0].min() - 0.5))
+            box[1] = min(width, math.floor(corners[:, 0].max() - 0.5) + 1)
+            if corners[:, 2].min() >= near:
+                _draw_face(corners, face, box, far, nearest[image], ids[image])
 
 
 def nearest_faces(pixels: Tensor, depths: Tensor, faces: Tensor, cameras: Cameras) -> Tensor:
@@ -76,8 +88,9 @@ def nearest_faces(pixels: Tensor, depths: Tensor, faces: Tensor, cameras: Camera
     return ids
 
 
-@kernel(parallel=True)
-def _cast(rays, limit, cones, hidden):
+@kernel()
+def _cast(rays: Array, limit: Array, cones: Array, hidden: Array) -> None:
+    """``hidden`` [I, L]; the others as in ``_mesh_torch.any_hit``."""
     for job in numba.prange(hidden.size):
         image, point = job // hidden.shape[1], job % hidden.shape[1]
         x, y, z = rays[image, point, 0], rays[image, point, 1], rays[image, point, 2]

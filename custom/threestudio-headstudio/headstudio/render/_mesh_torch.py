@@ -131,6 +131,6 @@ def any_hit(
         w = x * c[:, 6] + y * c[:, 7] + z * c[:, 8]
         inside = ((u >= 0) & (v >= 0) & (w >= 0)) | ((u <= 0) & (v <= 0) & (w <= 0))
         total = u + v + w
-        t = c[:, 9] / torch.where(total == 0, float("inf"), total)
+        t = c[:, 9] / total.masked_fill(total == 0, float("inf"))
         hidden |= (inside & (t > 0) & (t < limit[..., None])).any(-1)
     return hidden

@@ -12,7 +12,7 @@ import numba
 import numpy as np
 
 from headstudio.render import constants
-from headstudio.render._jit import kernel
+from headstudio.render._jit import Array, helper, kernel
 
 EPS2D = constants.EPS2D
 EXTENT = constants.EXTENT
@@ -22,8 +22,8 @@ BLOCK = 256
 """Splats handled with one set of scratch matrices."""
 
 
-@kernel()
-def _rotation(quat, rotation):
+@helper()
+def _rotation(quat: Array, rotation: Array) -> float:
     """Write the rotation matrix of a wxyz quaternion; returns its length."""
     length = math.sqrt(
         float(quat[0]) ** 2 + float(quat[1]) ** 2 + float(quat[2]) ** 2 + float(quat[3]) ** 2
@@ -42,8 +42,17 @@ def _rotation(quat, rotation):
     return length
 
 
-@kernel()
-def _spread(view, rotation, scale, fz, ray_x, ray_y, axes, spread):
+@helper()
+def _spread(
+    view: Array,
+    rotation: Array,
+    scale: Array,
+    fz: float,
+    ray_x: float,
+    ray_y: float,
+    axes: Array,
+    spread: Array,
+) -> None:
     """Write A = W R S (3 x 3) and B = J A (2 x 3), with J = fz [[1, 0, -rx], [0, 1, -ry]]."""
     for j in range(3):
         for i in range(3):
@@ -56,8 +65,8 @@ def _spread(view, rotation, scale, fz, ray_x, ray_y, axes, spread):
         spread[1, j] = fz * (axes[1, j] - ray_y * axes[2, j])
 
 
-@kernel()
-def _covariance(spread):
+@helper()
+def _covariance(spread: Array) -> tuple[float, float, float, float]:
     """The 2D covariance (a, b, c) = [[a, b], [b, c]] and its determinant."""
     b0, b1 = spread[0], spread[1]
     a = b0[0] * b0[0] + b0[1] * b0[1] + b0[2] * b0[2] + EPS2D
@@ -66,31 +75,31 @@ def _covariance(spread):
     return a, b, c, a * c - b * b
 
 
-@kernel()
-def _to_camera(view, mean):
+@helper()
+def _to_camera(view: Array, mean: Array) -> tuple[float, float, float]:
     x = view[0, 0] * mean[0] + view[0, 1] * mean[1] + view[0, 2] * mean[2] + view[0, 3]
     y = view[1, 0] * mean[0] + view[1, 1] * mean[1] + view[1, 2] * mean[2] + view[1, 3]
     z = view[2, 0] * mean[0] + view[2, 1] * mean[1] + view[2, 2] * mean[2] + view[2, 3]
     return x, y, z
 
 
-@kernel(parallel=True)
+@kernel()
 def project_forward(
-    means,  # [P, N, 3] f32
-    quats,  # [P, N, 4] f32
-    scales,  # [P, N, 3] f32
-    opacities,  # [P or 1, N] f32
-    viewmats,  # [P, C, 4, 4] f64
-    focals,  # [P, C] f64
-    height,
-    width,
-    near,
-    far,
-    means2d,  # out [P, C, N, 2] f32
-    conics,  # out [P, C, N, 3] f32
-    depths,  # out [P, C, N] f32
-    radii,  # out [P, C, N, 2] i32
-):
+    means: Array,  # [P, N, 3] f32
+    quats: Array,  # [P, N, 4] f32
+    scales: Array,  # [P, N, 3] f32
+    opacities: Array,  # [P or 1, N] f32
+    viewmats: Array,  # [P, C, 4, 4] f64
+    focals: Array,  # [P, C] f64
+    height: int,
+    width: int,
+    near: float,
+    far: float,
+    means2d: Array,  # out [P, C, N, 2] f32
+    conics: Array,  # out [P, C, N, 3] f32
+    depths: Array,  # out [P, C, N] f32
+    radii: Array,  # out [P, C, N, 2] i32
+) -> None:
     """Fill the outputs; culled splats get zeros everywhere."""
     n_poses, n_splats = means.shape[0], means.shape[1]
     n_views = viewmats.shape[1]
@@ -136,11 +145,22 @@ def project_forward(
                 radii[p, cam, n, 1] = int(min(radius_y, 1e6))
 
 
-@kernel()
+@helper()
 def _one_view_backward(
-    view, mean, scale, rotation, focal, height, width,
-    v_mean2d, v_conic, v_depth, scratch, v_mean, v_axes,
-):  # fmt: skip
+    view: Array,
+    mean: Array,
+    scale: Array,
+    rotation: Array,
+    focal: float,
+    height: int,
+    width: int,
+    v_mean2d: Array,
+    v_conic: Array,
+    v_depth: float,
+    scratch: Array,
+    v_mean: Array,
+    v_axes: Array,
+) -> None:
     """Add one camera's gradient of a splat to ``v_mean`` (3) and of R S to ``v_axes`` (3 x 3)."""
     axes, spread, v_spread = scratch[0:3], scratch[3:5], scratch[5:7]
     x, y, z = _to_camera(view, mean)
@@ -184,8 +204,8 @@ def _one_view_backward(
         v_mean[i] += view[0, i] * v_x + view[1, i] * v_y + view[2, i] * v_z
 
 
-@kernel()
-def _quat_backward(quat, length, v_rotation, v_quat):
+@helper()
+def _quat_backward(quat: Array, length: float, v_rotation: Array, v_quat: Array) -> None:
     """Gradient of a quaternion of any length from that of its rotation matrix."""
     w, x, y, z = quat[0] / length, quat[1] / length, quat[2] / length, quat[3] / length
     v = v_rotation
@@ -203,23 +223,23 @@ def _quat_backward(quat, length, v_rotation, v_quat):
     v_quat[3] = 2 * (v_z - z * along) / length
 
 
-@kernel(parallel=True)
+@kernel()
 def project_backward(
-    means,  # [P, N, 3] f32
-    quats,  # [P, N, 4] f32
-    scales,  # [P, N, 3] f32
-    viewmats,  # [P, C, 4, 4] f64
-    focals,  # [P, C] f64
-    height,
-    width,
-    radii,  # [P, C, N, 2] i32
-    v_means2d,  # [P, C, N, 2] f32
-    v_conics,  # [P, C, N, 3] f32
-    v_depths,  # [P, C, N] f32
-    v_means,  # out [P, N, 3] f32
-    v_quats,  # out [P, N, 4] f32
-    v_scales,  # out [P, N, 3] f32
-):
+    means: Array,  # [P, N, 3] f32
+    quats: Array,  # [P, N, 4] f32
+    scales: Array,  # [P, N, 3] f32
+    viewmats: Array,  # [P, C, 4, 4] f64
+    focals: Array,  # [P, C] f64
+    height: int,
+    width: int,
+    radii: Array,  # [P, C, N, 2] i32
+    v_means2d: Array,  # [P, C, N, 2] f32
+    v_conics: Array,  # [P, C, N, 3] f32
+    v_depths: Array,  # [P, C, N] f32
+    v_means: Array,  # out [P, N, 3] f32
+    v_quats: Array,  # out [P, N, 4] f32
+    v_scales: Array,  # out [P, N, 3] f32
+) -> None:
     """Gradients of the splats, summed over the cameras in their order."""
     n_poses, n_splats = means.shape[0], means.shape[1]
     n_views = viewmats.shape[1]

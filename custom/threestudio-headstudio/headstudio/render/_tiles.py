@@ -10,22 +10,22 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from headstudio.render._jit import kernel, run
+from headstudio.render._jit import Array, helper, kernel, run
 
 TILE = 16
 """Width and height of a tile in pixels."""
 
 
-@kernel()
-def _tile_range(centre, radius, n_tiles):
+@helper()
+def _tile_range(centre: float, radius: float, n_tiles: int) -> tuple[int, int]:
     """First tile and one past the last that [centre - radius, centre + radius] touches."""
     first = int(max(0.0, np.floor((centre - radius) / TILE)))
     last = int(min(float(n_tiles), np.ceil((centre + radius) / TILE)))
     return first, max(first, last)
 
 
-@kernel()
-def _sort_by_depth(depths, visible, order, spare):
+@helper()
+def _sort_by_depth(depths: Array, visible: Array, order: Array, spare: Array) -> None:
     """Stable radix sort of ``visible`` (indices) by positive float depth, into ``order``."""
     n = visible.size
     keys = depths.view(np.uint32)  # positive floats are ordered as their bits are
@@ -45,8 +45,10 @@ def _sort_by_depth(depths, visible, order, spare):
         order[:n] = spare[:n]
 
 
-@kernel(parallel=True)
-def _count(means2d, radii, tiles_x, tiles_y, per_splat, per_tile):
+@kernel()
+def _count(
+    means2d: Array, radii: Array, tiles_x: int, tiles_y: int, per_splat: Array, per_tile: Array
+) -> None:
     """Count the tiles of each splat ``[I, N]`` and the splats of each tile ``[I, T]``."""
     for i in numba.prange(means2d.shape[0]):
         per_tile[i, :] = 0
@@ -61,8 +63,17 @@ def _count(means2d, radii, tiles_x, tiles_y, per_splat, per_tile):
                         per_tile[i, y * tiles_x + x] += 1
 
 
-@kernel(parallel=True)
-def _fill(means2d, radii, depths, tiles_x, tiles_y, slot_start, tile_start, pairs):
+@kernel()
+def _fill(
+    means2d: Array,
+    radii: Array,
+    depths: Array,
+    tiles_x: int,
+    tiles_y: int,
+    slot_start: Array,
+    tile_start: Array,
+    pairs: Array,
+) -> None:
     """Write (splat, slot) of every pair, by tile and depth; shapes as in ``list_pairs``."""
     n_splats = means2d.shape[1]
     for i in numba.prange(means2d.shape[0]):

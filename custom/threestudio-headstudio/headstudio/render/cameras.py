@@ -130,11 +130,14 @@ class Cameras:
 
     def viewmats(self) -> Tensor:
         """World to camera ``[P, C, 4, 4]`` in OpenCV's convention (x right, y down, z forward)."""
-        flip = self.c2w.new_tensor([1.0, -1.0, -1.0])
-        rotation = (self.c2w[..., :3, :3] * flip).transpose(-1, -2)  # rigid: inverse = transpose
-        translation = -(rotation * self.positions[..., None, :]).sum(-1)
-        top = torch.cat([rotation, translation[..., None]], dim=-1)
-        bottom = self.c2w.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*top.shape[:-2], 1, 4)
+        # Rigid, so the inverse's rotation is the transpose. Made without constants from the host,
+        # which would make a GPU wait.
+        right, up, backward = self.c2w[..., :3, :3].unbind(-1)
+        rotation = torch.stack([right, -up, -backward], dim=-2)
+        translation = -(rotation * self.positions[..., None, :]).sum(-1, keepdim=True)
+        top = torch.cat([rotation, translation], dim=-1)
+        zero = torch.zeros_like(right)
+        bottom = torch.cat([zero, torch.ones_like(zero[..., :1])], dim=-1)[..., None, :]
         return torch.cat([top, bottom], dim=-2)
 
     def focal(self) -> Tensor:
