@@ -53,7 +53,7 @@ class Anatomy:
         return (self.centroid[:, 1] - self.chin) / (self.top - self.chin)
 
     def inside(self, chain: list[int], grow: float = 1.0) -> NDArray:
-        """[F] whether a triangle of the front lies in a loop of landmarks grown about its middle."""
+        """[F] whether a triangle of the front lies in a loop of landmarks grown about its mean."""
         loop = np.array([self.landmark[index] for index in chain])
         middle = loop.mean(axis=0)
         polygon = Polygon((loop[:, :2] - middle[:2]) * grow + middle[:2])
