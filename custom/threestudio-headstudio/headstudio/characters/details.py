@@ -39,7 +39,7 @@ def build_brows(anatomy: Anatomy, surface: Surface, thickness: float, seed: int)
         at = s * (len(upper) - 1)
         mix = np.stack([np.interp(at, np.arange(9), upper[:, k] * 0.5 + lower[:, k] * 0.5) for k in range(3)], 1)
         across = np.stack([np.interp(at, np.arange(9), upper[:, k] - lower[:, k]) for k in range(3)], 1)
-        taper = thickness * np.clip(1.25 - 0.75 * s, 0.3, 1.0)
+        taper = 0.75 * thickness * np.clip(1.25 - 0.75 * s, 0.3, 1.0)
         points = mix + across * ((w - 0.5) * taper)[:, None]
         nearest = _nearest_skin(surface, points)
         normal = surface.normals[nearest]
@@ -70,12 +70,12 @@ def build_lashes(anatomy: Anatomy, length: float) -> Cloud:
     for side in SIDES:
         sign = 1.0 if side == "left" else -1.0
         line = resample(anatomy.lm(*UPPER_LID[side]), 19)  # from the outer corner inwards
-        line = line + np.array([0.0, 0.0003, 0.0011]) * u
+        line = line + np.array([0.0, 0.0006, 0.0009]) * u
         t = np.linspace(0, 1, 19)
         line[:, 2] += length * 0.0012 * u
         line[:, 1] += length * 0.0008 * u * (1 - t)
         line[0] += length * np.array([sign * 0.0030, 0.0016, -0.0012]) * u
-        width = (0.0005 + 0.0005 * length) * u
+        width = (0.0004 + 0.0003 * length) * u
         face = _skin_face(anatomy, (line[1:] + line[:-1]) / 2)
         parts.append(
             chain(line, width, np.array([[0.0, 0.0, 1.0]]), face, 0.7, opacity=0.9, tint=(0.04, 0.03, 0.03))

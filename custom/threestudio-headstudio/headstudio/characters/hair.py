@@ -52,34 +52,34 @@ STYLES: dict[str, HairStyle] = {
         "side", 0.070, 8, 1000, 0.35, 0.1, 0.55, volume=0.015, length_spread=0.35
     ),
     "slicked back": HairStyle(
-        "back", 0.095, 10, 800, 0.22, 0.0, 0.9, volume=0.009, scatter=0.06, length_spread=0.3
+        "back", 0.080, 10, 800, 0.22, 0.0, 0.9, volume=0.009, scatter=0.06, length_spread=0.3
     ),
     "spiky": HairStyle(
-        "down", 0.052, 5, 1600, 0.95, volume=0.004, width=0.0022, scatter=0.12, length_spread=0.2
+        "down", 0.042, 5, 1600, 0.95, volume=0.004, width=0.0022, scatter=0.12, length_spread=0.2
     ),
     "curly": HairStyle(
         "down", 0.065, 10, 800, 0.6, 0.2, 0.3, volume=0.018, curl=0.0065, turns=2.2, scatter=0.4
     ),
     "afro": HairStyle(
-        "up", 0.075, 8, 1000, 1.0, volume=0.004, width=0.0034, curl=0.008, turns=3.0, scatter=0.22
+        "up", 0.058, 8, 1000, 1.0, volume=0.004, width=0.0034, curl=0.008, turns=3.0, scatter=0.22
     ),
     "mohawk": HairStyle(
-        "up", 0.080, 8, 900, 1.0, volume=0.004, width=0.0024, scatter=0.06, covers="strip"
+        "up", 0.046, 7, 1000, 1.0, volume=0.004, width=0.0024, scatter=0.05, covers="strip"
     ),
     "bob": HairStyle(
-        "parting", 0.20, 16, 500, 0.4, 0.75, 0.25, volume=0.016, width=0.0021, ends_at=0.06
+        "parting", 0.20, 16, 500, 0.35, 0.95, 0.3, volume=0.014, width=0.0026, ends_at=0.06
     ),
     "fringe": HairStyle(
-        "parting", 0.20, 16, 440, 0.4, 0.75, 0.25, volume=0.016, width=0.0021, ends_at=0.02,
+        "parting", 0.20, 16, 420, 0.35, 0.95, 0.3, volume=0.014, width=0.0026, ends_at=0.02,
         extra="fringe",
     ),
     "long": HairStyle(
-        "parting", 0.31, 20, 400, 0.35, 0.75, 0.2, volume=0.015, width=0.0022, ends_at=-0.42,
+        "parting", 0.31, 15, 550, 0.3, 0.95, 0.25, volume=0.013, width=0.0029, ends_at=-0.50,
         length_spread=0.25,
     ),
     "long wavy": HairStyle(
-        "parting", 0.33, 22, 360, 0.5, 0.7, 0.15, volume=0.022, width=0.0025, wave=0.009,
-        turns=3.5, ends_at=-0.36, length_spread=0.25, scatter=0.3,
+        "parting", 0.32, 18, 460, 0.4, 0.95, 0.2, volume=0.018, width=0.0029, wave=0.007,
+        turns=3.5, ends_at=-0.45, length_spread=0.25, scatter=0.12,
     ),
     "ponytail": HairStyle(
         "tail", 0.12, 10, 560, 0.12, 0.0, 1.0, volume=0.006, scatter=0.04, extra="tail"
@@ -160,10 +160,9 @@ def _side(scalp: Scalp, points: Array) -> Array:
 
 def _parting(scalp: Scalp, points: Array) -> Array:
     side = np.tanh(points[:, 0] / 0.006)
-    behind = smoothstep(0.01, -0.06, points[:, 2] - scalp.anatomy.axis_z)
-    backward = -0.55 + 0.1 * behind
-    direction = np.stack([side * (1 - 0.65 * behind), np.full(len(points), -0.35), backward], 1)
-    return unit(direction)
+    behind = smoothstep(0.02, -0.05, points[:, 2] - scalp.anatomy.axis_z)
+    away = side * (1 - 0.85 * behind)
+    return unit(np.stack([away, -0.35 - 0.7 * behind, -0.45 - 0.3 * behind], 1))
 
 
 def _to_tail(scalp: Scalp, points: Array) -> Array:
@@ -188,22 +187,30 @@ _COMBS: dict[str, Comb] = {
 # --- growing ----------------------------------------------------------------------------------
 
 
-def _keep_off_face(scalp: Scalp, points: Array, fringe: bool) -> Array:
-    """Push points that hang before the face to its side."""
+def _keep_off_face(
+    scalp: Scalp, style: HairStyle, points: Array, fringe: bool
+) -> Array:
+    """Push points that hang before the face to its side, and there onto the head."""
     a, u = scalp.anatomy, scalp.anatomy.unit
-    line = a.hairline_height(points)
-    floor = a.lm(105)[1] + 0.004 * u if fringe else line
+    floor = a.lm(105)[1] + 0.004 * u if fringe else a.hairline_height(points)
     degrees = np.degrees(a.azimuth(points))
     low = smoothstep(a.chin[1] + 0.03 * u, a.chin[1] - 0.02 * u, points[:, 1])
-    limit = np.where(points[:, 1] > a.eye_y + 0.02 * u, 60.0, 68.0) + 18.0 * low
-    below = points[:, 1] < np.minimum(floor, line if not fringe else floor) - 0.001 * u
-    inside = below & (degrees < limit)
-    offset = points - [0.0, 0.0, a.axis_z]
+    limit = np.where(points[:, 1] > a.eye_y + 0.02 * u, 62.0, 72.0) + 16.0 * low
+    inside = (points[:, 1] < floor - 0.001 * u) & (degrees < limit)
+    if not inside.any():
+        return points
+    offset = points[inside] - [0.0, 0.0, a.axis_z]
     radius = np.hypot(offset[:, 0], offset[:, 2])
-    angle = np.radians(np.where(inside, degrees + 0.7 * (limit - degrees), degrees))
-    sign = np.where(points[:, 0] >= 0, 1.0, -1.0)
-    moved = np.stack([sign * radius * np.sin(angle), points[:, 1], a.axis_z + radius * np.cos(angle)], 1)
-    return np.where(inside[:, None], moved, points)
+    angle = np.radians(limit[inside])
+    sign = np.where(offset[:, 0] >= 0, 1.0, -1.0)
+    moved = np.stack([sign * radius * np.sin(angle), offset[:, 1], radius * np.cos(angle)], 1)
+    moved += [0.0, 0.0, a.axis_z]
+    for _ in range(2):  # the head is narrower at its side than it is deep
+        height, normal = scalp.surface_at(moved)
+        moved -= np.maximum(height - style.volume * u, 0.0)[:, None] * normal * [1.0, 0.0, 1.0]
+    points = points.copy()
+    points[inside] = moved
+    return points
 
 
 def _grow(
@@ -229,14 +236,16 @@ def _grow(
         height, normal = scalp.surface_at(points)
         tangent = comb(scalp, points)
         tangent = tangent - (tangent * normal).sum(1, keepdims=True) * normal * (1 - style.lift)
-        hang = style.weight * smoothstep(0.0, 0.6, np.full(n, t))[:, None]
-        goal = unit(tangent) * (1 - hang) + down * hang + tilt * (1 - 0.5 * t)
+        # Hair over the face is combed aside before it may hang.
+        beside = np.ones(n) if fringe else smoothstep(45.0, 80.0, np.degrees(a.azimuth(points)))
+        hang = (style.weight * min(1.0, 1.6 * t) * beside)[:, None]
+        goal = unit(tangent) * (1 - hang) + down * hang + tilt * (1 - 0.6 * t)
         stiff = 0.75 if style.lift > 0.9 else 0.45
         direction = unit(stiff * direction + (1 - stiff) * unit(goal))
         points = points + direction * (length / k)[:, None]
         if style.lift < 0.9:
             points = _hold(scalp, style, points, layer, t, u)
-            points = _keep_off_face(scalp, points, fringe)
+            points = _keep_off_face(scalp, style, points, fringe)
             points = _hold(scalp, style, points, layer, t, u, push_only=True)
         if style.ends_at is not None:
             end = a.chin[1] + style.ends_at * a.face_height * (1 - 0.12 * rng.random(n))
@@ -306,7 +315,9 @@ def strands_to_cloud(
     shade = shade * _shine(middle, along, anatomy)
     thick = width * anatomy.unit * np.where(t > 0.85, 0.75, 1.0)
     thick = np.broadcast_to(thick, (n, k)).reshape(-1)
-    keep = length.reshape(-1) > 1e-5
+    # A strand that was pushed aside leaves a leap behind.
+    usual = np.median(length)
+    keep = ((length > 1e-5) & (length < 2.0 * usual)).reshape(-1)
     center = np.array([0.0, anatomy.eye_y, anatomy.axis_z])
     face = anatomy.nearest_face(middle, anatomy.anchor_faces)
     cloud = Cloud.make(
@@ -367,7 +378,7 @@ def _bun(scalp: Scalp, rng: np.random.Generator) -> Array:
 
 def _clump(path: Array, scalp: Scalp, rng: np.random.Generator) -> Array:
     """Draw the tips of neighbouring strands together into spikes."""
-    tips = path[rng.choice(len(path), 110, replace=False)]
+    tips = path[rng.choice(len(path), 170, replace=False)]
     index = cKDTree(tips[:, 0]).query(path[:, 0])[1]
     t = np.linspace(0, 1, path.shape[1])[None, :, None] ** 1.2
     return path * (1 - 0.85 * t) + tips[index] * 0.85 * t

@@ -21,7 +21,7 @@ from headstudio.characters.cloud import Cloud, perpendicular, unit
 EYE_WHITE, IRIS, PUPIL, TEETH, TONGUE, MOUTH = "eye_white", "iris", "pupil", "teeth", "tongue", "mouth"
 IRIS_RADIUS, PUPIL_RADIUS, HIGHLIGHT_RADIUS = 0.0068, 0.0029, 0.0013  # metres, a bit generous
 _CANDIDATES_PER_SAMPLE = 7
-_SIGMA_PER_SPACING = 0.62  # standard deviation of a disc over the distance to its neighbours
+_SIGMA_PER_RADIUS = 1.25  # standard deviation of a disc over the radius of its cell
 _FLATNESS = 0.12
 
 
@@ -40,20 +40,22 @@ class Surface:
 def build_surface(anatomy: Anatomy, count: int, seed: int) -> Surface:
     """Sample ``count`` splats on the neutral head and compute the fields on them."""
     rng = np.random.default_rng(seed)
-    points, face, normals, spacing = _samples(anatomy, count, rng)
+    points, face, bary, radius = _samples(anatomy, count, rng)
+    corner = anatomy.faces[face]
+    normals = vertex_normals(anatomy, face, bary)
     skin = anatomy.skin_faces[face]
     masks = _masks(anatomy, points, face, skin)
-    sigma = _SIGMA_PER_SPACING * spacing
+    sigma = _SIGMA_PER_RADIUS * radius
     cloud = Cloud.make(
         points,
         perpendicular(normals),
         normals,
         np.stack([sigma, sigma, _FLATNESS * sigma], 1),
         face,
-        opacity=0.97,
+        opacity=0.99,
     )
-    shade = np.where(skin, _soft_light(anatomy, points, normals, skin), 1.0)
-    shade *= np.where(skin, 1.0, _inner_light(anatomy, points, masks))
+    light = (_soft_light(anatomy)[corner] * bary).sum(1)
+    shade = np.where(skin, light, _inner_light(anatomy, points, masks))
     noise = np.stack([_smooth_noise(points, scale, rng) for scale in (0.03, 0.012, 0.004)], 1)
     return Surface(cloud, normals, skin, masks, shade, noise)
 
@@ -64,9 +66,9 @@ def build_surface(anatomy: Anatomy, count: int, seed: int) -> Surface:
 def _samples(
     anatomy: Anatomy, count: int, rng: np.random.Generator
 ) -> tuple[Array, NDArray[np.int64], Array, Array]:
-    """Points [n, 3], triangles [n], normals [n, 3] and spacing [n] (metres)."""
+    """Points [n, 3], triangles [n], barycentric coordinates [n, 3] and cell radii [n] (metres)."""
     corners = anatomy.vertices[anatomy.faces]
-    area = np.linalg.norm(np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]), axis=1)
+    area = np.linalg.norm(_cross(corners), axis=1)
     wish = _relative_spacing(anatomy, corners.mean(1), np.arange(len(area)))
     weight = area / wish**2
     n_candidates = _CANDIDATES_PER_SAMPLE * count
@@ -74,10 +76,37 @@ def _samples(
     r1, r2 = np.sqrt(rng.random(n_candidates)), rng.random(n_candidates)
     bary = np.stack([1 - r1, r1 * (1 - r2), r1 * r2], 1)
     points = (corners[face] * bary[..., None]).sum(1)
-    normals = unit((anatomy.vertex_normals[anatomy.faces[face]] * bary[..., None]).sum(1))
     wish = _relative_spacing(anatomy, points, face)
-    chosen, reached = _farthest_points(points.astype(np.float32), wish.astype(np.float32), count)
-    return points[chosen], face[chosen], normals[chosen], wish[chosen] * reached
+    chosen = _farthest_points(points.astype(np.float32), wish.astype(np.float32), count)
+    chosen, radius = _relaxed(points, vertex_normals(anatomy, face, bary), chosen)
+    return points[chosen], face[chosen], bary[chosen], radius
+
+
+def vertex_normals(anatomy: Anatomy, face: NDArray[np.int64], bary: Array) -> Array:
+    """Interpolated unit normals [n, 3] of points on triangles."""
+    return unit((anatomy.vertex_normals[anatomy.faces[face]] * bary[..., None]).sum(1))
+
+
+def _relaxed(
+    points: Array, normals: Array, chosen: NDArray[np.int64], rounds: int = 3
+) -> tuple[NDArray[np.int64], Array]:
+    """Lloyd's relaxation among the candidates: samples move to the middle of their cells.
+
+    Returns the samples and the radius of each one's cell, metres. Normals keep the two sides of
+    a lid or a lip apart.
+    """
+    lifted = np.concatenate([points, 0.003 * normals], 1)
+    for _ in range(rounds):
+        cell = cKDTree(lifted[chosen]).query(lifted)[1]
+        size = np.maximum(np.bincount(cell, minlength=len(chosen)), 1)
+        middle = np.stack([np.bincount(cell, x, len(chosen)) for x in lifted.T], 1) / size[:, None]
+        nearest = cKDTree(lifted).query(middle)[1]
+        chosen = np.where(size > 1, nearest, chosen)
+    distance, cell = cKDTree(lifted[chosen]).query(lifted)
+    radius = np.zeros(len(chosen))
+    np.maximum.at(radius, cell, distance)
+    around = cKDTree(points[chosen]).query(points[chosen], k=7)[0][:, 1:].mean(1)
+    return chosen, np.clip(radius, 0.45 * around, 0.9 * around)
 
 
 def _relative_spacing(anatomy: Anatomy, points: Array, face: NDArray[np.int64]) -> Array:
@@ -95,11 +124,11 @@ def _relative_spacing(anatomy: Anatomy, points: Array, face: NDArray[np.int64]) 
     spacing *= np.where(np.abs(lips) < 0.006 * u, 0.7, 1.0)
     spacing *= 1.0 - 0.45 * smoothstep(0.010 * u, 0.004 * u, anatomy.lid_distance(points))
     inner = anatomy.inner_faces[face]
-    spacing = np.where(inner, 1.6, spacing)
+    spacing = np.where(inner, 2.0, spacing)
     for side in SIDES:
         gaze = unit(points - anatomy.eye_center[side])[:, 2]
         eye = anatomy.eye_faces(side)[face]
-        spacing = np.where(eye, np.where(gaze > 0.45, 0.5, 2.5), spacing)
+        spacing = np.where(eye, np.where(gaze > 0.45, 0.42, 2.5), spacing)
     spacing = np.where(anatomy.region_faces("teeth")[face], 0.9, spacing)
     return spacing
 
@@ -107,19 +136,15 @@ def _relative_spacing(anatomy: Anatomy, points: Array, face: NDArray[np.int64]) 
 @numba.njit(cache=True, fastmath=True)
 def _farthest_points(
     points: NDArray[np.float32], wish: NDArray[np.float32], count: int
-) -> tuple[NDArray[np.int64], float]:
-    """Farthest-point sampling of ``points`` [m, 3] in the metric distance / wish.
-
-    Returns the indices and the distance (in that metric) that no candidate exceeds.
-    """
+) -> NDArray[np.int64]:
+    """Farthest-point sampling of ``points`` [m, 3] in the metric distance / wish: indices."""
     m = points.shape[0]
     nearest = np.full(m, np.float32(1e9))
     chosen = np.empty(count, np.int64)
-    current, reached = 0, 0.0
+    current = 0
     for i in range(count):
         chosen[i] = current
         x, y, z = points[current]
-        reached = nearest[current]
         nearest[current] = -1.0
         best, best_at = np.float32(-1.0), 0
         for j in range(m):
@@ -134,7 +159,7 @@ def _farthest_points(
             if d > best:
                 best, best_at = d, j
         current = best_at
-    return chosen, reached
+    return chosen
 
 
 # --- masks --------------------------------------------------------------------------------------
@@ -150,11 +175,11 @@ def _masks(
     lips = anatomy.lips_distance(points)
     masks["lips"] = smoothstep(-0.0007 * u, 0.0007 * u, lips)
     masks["mouth_line"] = smoothstep(0.0022 * u, 0.0006 * u, anatomy.mouth_line_distance(points))
-    masks["brows"] = smoothstep(-0.0012 * u, 0.0012 * u, anatomy.brow_distance(points))
+    masks["brows"] = smoothstep(0.0004 * u, 0.0030 * u, anatomy.brow_distance(points))
     masks["scalp"] = anatomy.scalp(points, ears)
     for style in ("full", "moustache", "goatee"):
         masks[f"beard {style}"] = anatomy.beard(points, style)
-    masks["lid_line"] = smoothstep(0.0024 * u, 0.0008 * u, _upper_lid_distance(anatomy, points))
+    masks["lid_line"] = smoothstep(0.0018 * u, 0.0006 * u, _upper_lid_distance(anatomy, points))
     masks["eye_socket"] = smoothstep(0.016 * u, 0.004 * u, -anatomy.eye_opening_distance(points))
     masks["blush"] = _blush(anatomy, points)
     masks["wrinkles"] = _wrinkles(anatomy, points)
@@ -238,33 +263,55 @@ def _eye_masks(anatomy: Anatomy, points: Array, face: NDArray[np.int64]) -> dict
 # --- light --------------------------------------------------------------------------------------
 
 
-def _soft_light(
-    anatomy: Anatomy, points: Array, normals: Array, skin: NDArray[np.bool_]
-) -> Array:
+def _soft_light(anatomy: Anatomy) -> Array:
     """What reaches the skin from a bright sky with a soft key light, fixed to the head at rest.
 
-    Ambient occlusion is estimated from the surface's own samples: how far the neighbourhood rises
-    above the tangent plane, at three radii.
+    Returns:
+        About 1 on the front of the face, at every vertex [V].
     """
-    u = anatomy.unit
-    tree = cKDTree(points[skin])
-    surface, occlusion = points[skin], np.zeros(len(points))
-    for radius, amount in ((0.008, 0.30), (0.018, 0.45), (0.040, 0.45)):
-        neighbours = tree.query(points, k=48, distance_upper_bound=radius * u * 1.5)[1]
-        if radius > 0.01:  # the 48 nearest would all be close; a random subset spans the radius
-            subset = np.random.default_rng(0).permutation(len(surface))[: int(40 * (0.018 / radius) ** 2 * 60)]
-            sparse = cKDTree(surface[subset])
-            found = sparse.query(points, k=48, distance_upper_bound=radius * u * 1.5)[1]
-            neighbours = np.where(found < len(subset), np.append(subset, 0)[np.minimum(found, len(subset))], len(surface))
-        valid = neighbours < len(surface)
-        offset = surface[np.minimum(neighbours, len(surface) - 1)] - points[:, None]
+    normals = anatomy.vertex_normals
+    sky = 0.5 + 0.5 * normals[:, 1]
+    key = normals @ unit(np.array([0.30, 0.50, 0.85]))
+    light = 0.76 + 0.08 * sky + 0.22 * smoothstep(-0.8, 1.0, key)
+    return light * (1.0 - 0.75 * _occlusion(anatomy))
+
+
+def _occlusion(anatomy: Anatomy) -> Array:
+    """How hidden every vertex lies, [V] in 0..1: how far its surroundings rise above its tangent
+    plane, at three radii, smoothed along the edges."""
+    u, rng = anatomy.unit, np.random.default_rng(0)
+    corners = anatomy.vertices[anatomy.faces[anatomy.skin_faces]]
+    area = np.linalg.norm(_cross(corners), axis=1)
+    face = rng.choice(len(area), 30000, p=area / area.sum())
+    occluders = (corners[face] * rng.dirichlet(np.ones(3), len(face))[..., None]).sum(1)
+    points, normals = anatomy.vertices, anatomy.vertex_normals
+    total = np.zeros(len(points))
+    for radius, amount, share in ((0.008, 0.35, 1.0), (0.018, 0.5, 0.25), (0.042, 0.5, 0.05)):
+        some = occluders[: int(share * len(occluders))]
+        index = cKDTree(some).query(points, k=80, distance_upper_bound=radius * u)[1]
+        valid = index < len(some)
+        offset = some[np.minimum(index, len(some) - 1)] - points[:, None]
         rise = np.clip((offset * normals[:, None]).sum(-1) / (radius * u), 0.0, 1.0)
         mean = (rise * valid).sum(1) / np.maximum(valid.sum(1), 1)
-        occlusion += amount * np.clip(mean * 3.0, 0.0, 1.0)
-    sky = 0.5 + 0.5 * normals[:, 1]
-    key = np.clip(normals @ unit(np.array([0.35, 0.55, 0.85])), -1.0, 1.0)
-    light = 0.74 + 0.10 * sky + 0.22 * smoothstep(-0.7, 1.0, key)
-    return np.clip(light * (1.0 - np.clip(occlusion, 0.0, 0.65)), 0.0, 1.2)
+        total += amount * np.clip(3.0 * (mean - 0.04), 0.0, 1.0)
+    return np.clip(_smoothed(anatomy, total, 3), 0.0, 1.0)
+
+
+def _smoothed(anatomy: Anatomy, values: Array, rounds: int) -> Array:
+    """Average values [V] with those of the vertices joined by an edge, ``rounds`` times."""
+    a, b, c = anatomy.faces.T
+    ends = np.concatenate([np.stack([a, b]), np.stack([b, c]), np.stack([c, a])], axis=1)
+    degree = np.bincount(ends.ravel(), minlength=len(values))
+    for _ in range(rounds):
+        sums = np.bincount(ends[0], values[ends[1]], len(values))
+        sums += np.bincount(ends[1], values[ends[0]], len(values))
+        values = 0.5 * values + 0.5 * sums / np.maximum(degree, 1)
+    return values
+
+
+def _cross(corners: Array) -> Array:
+    """Normals [n, 3] of triangles [n, 3, 3], twice their area long."""
+    return np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
 
 
 def _inner_light(anatomy: Anatomy, points: Array, masks: dict[str, Array]) -> Array:
