@@ -56,7 +56,7 @@ def test_the_head_model_runs_once_for_all_poses(make_geometry, make_renderer, ba
 
 def test_neutral_head_stands_in_the_world_as_agreed(make_geometry):
     vertices = make_geometry(extent=1.2).pose().vertices[0]
-    low, high = vertices.amin(0), vertices.amax(0)
+    low, high = vertices.detach().amin(0), vertices.detach().amax(0)
     assert float((high - low).max()) == pytest.approx(1.2, rel=1e-4)
     assert torch.allclose(low + high, torch.zeros(3), atol=1e-4)
 

@@ -9,6 +9,8 @@ from torch import Tensor
 from headstudio.plugin.geometry import FlameGaussians
 from headstudio.splats import position_regulariser, scale_regulariser
 
+REGULARISERS = ("position", "scaling", "shape", "sparsity", "opaque")
+
 
 def regularisers(
     out: dict[str, Any],

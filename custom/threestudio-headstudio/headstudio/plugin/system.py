@@ -13,11 +13,13 @@ from headstudio.errors import HeadStudioError
 from headstudio.guidance.control_image import control_image
 from headstudio.plugin._common import resolve_asset
 from headstudio.plugin._pictures import preview_grid, view_rows, with_corner
-from headstudio.plugin._regularisers import regularisers
+from headstudio.plugin._regularisers import REGULARISERS, regularisers
 from headstudio.plugin.geometry import FlameGaussians
 from headstudio.plugin.guidance import call_guidance
 from headstudio.render.mesh import shade_mesh
 from headstudio.splats import save_avatar
+
+OWN_GUIDANCE = "flame-controlnet-guidance"
 
 
 @threestudio.register("headstudio-system")
@@ -57,6 +59,7 @@ class HeadStudioSystem(BaseLift3DSystem):
                 "the prompt is empty; say what to make, for instance "
                 'system.prompt_processor.prompt="a woman with long red hair".'
             )
+        self._check_losses()
         super().configure()
         if not isinstance(self.geometry, FlameGaussians):
             raise HeadStudioError(
@@ -70,6 +73,17 @@ class HeadStudioSystem(BaseLift3DSystem):
             # A new avatar is to be trained. If the prior cannot be loaded that is said now, before
             # the run begins to write.
             self._make_guidance()
+
+    def _check_losses(self) -> None:
+        """Refuse the weight of a loss that does not exist: it would silently do nothing."""
+        if self.cfg.guidance_type != OWN_GUIDANCE:
+            return  # another guidance may return losses of any name
+        known = [f"lambda_{name}" for name in ("sds", *REGULARISERS)]
+        unknown = [name for name in self.cfg.loss if name not in known]
+        if unknown:
+            raise HeadStudioError(
+                f"system.loss has no {', '.join(unknown)}; it has {', '.join(known)}."
+            )
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
