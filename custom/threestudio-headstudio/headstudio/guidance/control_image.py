@@ -106,7 +106,14 @@ def landmark_visibility(
 
     extent = (vertices.amax(dim=1) - vertices.amin(dim=1)).amax()
     tolerance = extent * torch.where(is_pupil, pupil_slack, slack)  # [L]
-    return facing & point_visibility(points, vertices, head.faces, cameras, tolerance)
+    seen = point_visibility(
+        points,
+        vertices,
+        head.faces,
+        cameras,
+        tolerance,  # type: ignore[arg-type]  # broadcasts: one per landmark, without a host's float
+    )
+    return facing & seen
 
 
 @lru_cache(maxsize=16)

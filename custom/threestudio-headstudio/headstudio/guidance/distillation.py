@@ -195,11 +195,10 @@ class ScoreDistillation:
             [_per_sample("text", text, batch), _per_sample("null", null, batch)]
             + [_per_sample("negative", negative, batch)[late]] * bool(len(late))
         )
+        conditions: tuple[Tensor, ...] = ()
         if control is not None and c.control_weight != 0:
             weight = torch.as_tensor(visible, dtype=torch.float32, device=device).expand(batch)
             conditions = (control[sample], c.control_weight * weight[sample])
-        else:
-            conditions = ()
         predicted = prior.predict_noise(noisy[sample], t[sample], embeddings, *conditions)
         e_text, e_null, e_negative = predicted.split([batch, batch, len(late)])
 
@@ -280,10 +279,9 @@ class ScoreDistillation:
         noisy = prior.add_noise(latents, standard_normal(latents.shape, generator, device), t)
         embeddings = torch.cat([_per_sample("text", text, batch), _per_sample("null", null, batch)])
         weight = torch.as_tensor(visible, dtype=torch.float32, device=device).expand(batch)
-        if control is None or c.control_weight == 0:
-            conditions = ()
-            shown = rgb.new_zeros(batch, 3, prior.image_size, prior.image_size)
-        else:
+        conditions: tuple[Tensor, ...] = ()
+        shown = rgb.new_zeros(batch, 3, prior.image_size, prior.image_size)
+        if control is not None and c.control_weight != 0:
             conditions = (torch.cat([control] * 2), c.control_weight * weight.repeat(2))
             shown = resize(control.movedim(-1, 1), prior.image_size)
             shown = shown * (weight > 0).view(-1, 1, 1, 1)

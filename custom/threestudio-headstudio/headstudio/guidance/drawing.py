@@ -134,7 +134,7 @@ def _plan(mediapipe_index: tuple[int, ...], device: torch.device) -> _Plan:
         for a, b in group.edges()
     ]
     start, end, line_layer = torch.tensor(edges, device=device).unbind(dim=-1)
-    colours = [(0, 0, 0), *(item.rgb for item in (*CONTOURS, *PUPILS))]
+    colours = [(0, 0, 0), *(group.rgb for group in CONTOURS), *(pupil.rgb for pupil in PUPILS)]
     return _Plan(
         start=start,
         end=end,

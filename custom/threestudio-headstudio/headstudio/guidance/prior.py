@@ -39,10 +39,10 @@ class DiffusionPrior:
         self,
         *,
         tokenizer: Any,
-        text_encoder: nn.Module,
-        vae: nn.Module,
-        unet: nn.Module,
-        controlnet: nn.Module | None,
+        text_encoder: Any,
+        vae: Any,
+        unet: Any,
+        controlnet: Any | None,
         scheduler: Any,
         dtype: torch.dtype,
         device: torch.device,
@@ -55,7 +55,7 @@ class DiffusionPrior:
             )
         self.device, self.dtype = device, dtype
         self.tokenizer = tokenizer
-        self.text_encoder: nn.Module | None = _freeze(text_encoder, dtype, device)
+        self.text_encoder: Any | None = _freeze(text_encoder, dtype, device)
         self.vae = _freeze(vae, dtype, device)
         self.unet = _freeze(unet, dtype, device)
         self.controlnet = None if controlnet is None else _freeze(controlnet, dtype, device)
@@ -313,7 +313,7 @@ def standard_normal(
     )
 
 
-def _freeze(module: nn.Module, dtype: torch.dtype, device: torch.device) -> nn.Module:
+def _freeze(module: nn.Module, dtype: torch.dtype, device: torch.device) -> Any:
     if next(module.parameters()).dtype != dtype:
         module = module.to(dtype)
     return module.to(device).eval().requires_grad_(False)
