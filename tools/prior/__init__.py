@@ -1,0 +1,1 @@
+"""Training of the bundled diffusion prior; the command is ``tools/train_prior.py``."""

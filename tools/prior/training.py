@@ -1,0 +1,134 @@
+"""The whole run: tokenizer, autoencoder, denoiser, pictures, folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import CLIPTokenizer
+
+from headstudio.errors import HeadStudioError
+from headstudio.paths import atomic_write
+from tools.prior.autoencoder import train_autoencoder
+from tools.prior.data import (
+    HELD_OUT,
+    SHOWN,
+    TRAINING,
+    PictureSource,
+    attribute_classes,
+    render_chunk,
+    render_pictures,
+)
+from tools.prior.diffusion import TextCheck, train_diffusion
+from tools.prior.judge import judge_samples, table, train_judge
+from tools.prior.logs import say, write_curves
+from tools.prior.running import Run
+from tools.prior.sampling import Sampler, prompt_grids, truth_grid
+from tools.prior.saving import save_prior
+from tools.prior.tokenizer import load_tokenizer, train_tokenizer
+
+_TOKENIZER_CAPTIONS = 32_768
+# What may differ between a stopped run and the one that takes it up.
+_FREE = (
+    "autoencoder", "diffusion", "compile", "channels_last", "checkpoint_minutes",
+    "sampling_steps", "sample_prompts", "judge_steps",
+)  # fmt: skip
+
+
+def train(run: Run, source: PictureSource, held_out: PictureSource, out: Path) -> bool:
+    """Do as much of the training as the run's time allows, and save what there is.
+
+    Args:
+        run: settings, device, folders and deadline.
+        source: pictures to learn from.
+        held_out: pictures of other characters, for the figures.
+        out: folder of the finished prior; written as soon as the denoiser has been trained at all.
+
+    Returns:
+        Whether training is complete. If not, calling again with the same state goes on.
+    """
+    settings = run.settings
+    settings.validate()
+    classes = attribute_classes(source, settings.seed)
+    _check_state(run, classes)
+    tokenizer = _tokenizer(run, source)
+    autoencoder, complete = train_autoencoder(run, source, held_out)
+    shown = render_pictures(held_out, settings, SHOWN, min(64, settings.held_out_pictures))
+    if not complete or run.out_of_time():
+        write_curves(run.logs / "curves.png", run.tables)
+        return False
+
+    def show(sampler: Sampler, name: str) -> None:
+        prompt_grids(run.logs, name, sampler, shown, classes)
+
+    denoiser, loop, pool = train_diffusion(
+        run, source, held_out, tokenizer, autoencoder, classes, show
+    )
+    sampler = Sampler(denoiser, autoencoder, tokenizer, settings)
+    show(sampler, "samples")
+    figures: dict[str, float] = truth_grid(run.logs, "samples", sampler, shown)
+    names = list(classes)
+    judge = train_judge(pool, [len(v) for v in classes.values()], sampler)
+    pictures = render_pictures(held_out, settings, HELD_OUT, settings.held_out_pictures)
+    text = TextCheck(run, held_out, tokenizer, names).check(denoiser)
+    figures.update(judge_samples(judge, sampler, pictures, names))
+    say("share of held-out attributes recognised\n" + table(figures, text, names))
+    write_curves(run.logs / "curves.png", run.tables)
+    figures.update(text)
+    about = _about(run, loop.progress.step, loop.progress.seconds, figures)
+    size = save_prior(out, denoiser, autoencoder, run.state / "tokenizer", about)
+    say(f"saved {out}, {size / 2**20:.1f} MiB")
+    return loop.done
+
+
+def _check_state(run: Run, classes: dict[str, list[str]]) -> None:
+    """Note the settings in the state folder, or refuse to go on with others than were noted."""
+    path = run.state / "settings.json"
+    now = {**asdict(run.settings), "attributes": classes}
+    for name in _FREE:
+        now.pop(name)
+    now = json.loads(json.dumps(now))  # tuples become the lists that reading gives
+    if not path.exists():
+        with atomic_write(path) as temporary:
+            temporary.write_text(json.dumps(now, indent=2) + "\n")
+        return
+    before = json.loads(path.read_text())
+    different = sorted(k for k in {*now, *before} if now.get(k) != before.get(k))
+    if different:
+        changes = "; ".join(f"{k} was {before.get(k)}, now {now.get(k)}" for k in different)
+        raise HeadStudioError(
+            f"{run.state} holds a run with other settings ({changes[:600]}). "
+            "Give the same ones to go on with it, or another --state folder to start anew."
+        )
+
+
+def _tokenizer(run: Run, source: PictureSource) -> CLIPTokenizer:
+    """The tokenizer of the state folder, learned from training captions on the first call."""
+    folder = run.state / "tokenizer"
+    if not (folder / "special_tokens_map.json").exists():  # the file that is written last
+        captions: list[str] = []
+        for index in range(-(-min(_TOKENIZER_CAPTIONS, run.settings.diffusion_pictures)
+                             // run.settings.chunk)):  # fmt: skip
+            captions += render_chunk(source, run.settings, TRAINING, index).captions
+        train_tokenizer(captions, folder, run.settings.sizes.vocabulary)
+        say(f"tokenizer: learned from {len(captions)} captions such as {captions[0]!r}")
+    tokenizer = load_tokenizer(folder)
+    say(f"tokenizer: {len(tokenizer)} tokens")
+    return tokenizer
+
+
+def _about(run: Run, step: int, seconds: float, figures: dict[str, float]) -> dict[str, Any]:
+    """What training.json says: how to make this prior again, and how good it is."""
+    settings = asdict(run.settings)
+    return {
+        "made_by": "tools/train_prior.py",
+        "settings": settings,
+        "diffusion_steps": step,
+        "diffusion_minutes": round(seconds / 60, 2),
+        "device": torch.cuda.get_device_name() if run.device.type == "cuda" else "cpu",
+        "torch": torch.__version__,
+        "figures": {k: round(v, 4) for k, v in figures.items()},
+    }
