@@ -1,4 +1,8 @@
-"""The random-camera datamodule: where its cameras are, and what a batch holds."""
+"""The random-camera datamodule: where its cameras are, and what a batch holds.
+
+No batch or circle here has three cameras: threestudio 0.2.3 takes cross products along the first
+dimension of size three, which is then the wrong one.
+"""
 
 from __future__ import annotations
 
@@ -170,9 +174,9 @@ def test_views_open_progressively() -> None:
 
 
 def test_the_evaluation_circle() -> None:
-    validation = circle("val", n_val_views=3)
-    assert len(validation) == 3
-    assert [float(validation[i]["azimuth"]) for i in range(3)] == pytest.approx([0, 120, 240])
+    validation = circle("val", n_val_views=4)
+    assert len(validation) == 4
+    assert [float(validation[i]["azimuth"]) for i in range(4)] == pytest.approx([0, 90, 180, 270])
     test = circle("test", n_test_views=5, eval_elevation_deg=20.0, eval_fovy_deg=45.0)
     assert [float(test[i]["azimuth"]) for i in range(5)] == pytest.approx([0, 90, 180, 270, 360])
     view = test[2]
@@ -189,13 +193,13 @@ def test_the_evaluation_circle() -> None:
 
 def test_the_datamodule_serves_every_stage() -> None:
     assert threestudio.find("random-camera-datamodule") is RandomCameraDataModule
-    settings = {"batch_size": 2, "n_val_views": 2, "n_test_views": 3}
+    settings = {"batch_size": 2, "n_val_views": 2, "n_test_views": 5}
     module = RandomCameraDataModule({**settings, "eval_height": 4, "eval_width": 4})
     module.setup("fit")
     assert next(iter(module.train_dataloader()))["c2w"].shape == (2, 4, 4)
     assert [int(batch["index"][0]) for batch in module.val_dataloader()] == [0, 1]
     module.setup("test")
-    assert len(module.test_dataloader()) == len(module.predict_dataloader()) == 3
+    assert len(module.test_dataloader()) == len(module.predict_dataloader()) == 5
 
 
 def test_an_extension_may_add_to_both_datasets() -> None:

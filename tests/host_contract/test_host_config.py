@@ -30,10 +30,11 @@ RESOLVED = {
     "${tuple2:3}": [3.0, 3.0],
     "${gt0:-1}": False,
     "${not:${gt0:0}}": True,
-    "${cmaxgt0:[0,1.0,2]}": True,
-    "${cmaxgt0:[5,0.0,0.0,10]}": False,
-    "${cmaxgt0:[0,0.0,0.0,10,3.0,20]}": True,
-    "${cmaxgt0orcmaxgt0:0,[0,0.0,1.0,9]}": True,
+    "${cmaxgt0:${short}}": True,
+    "${cmaxgt0:${zero}}": False,
+    "${cmaxgt0:${long}}": True,
+    "${cmaxgt0orcmaxgt0:0,${short}}": True,
+    "${cmaxgt0orcmaxgt0:${zero},0}": False,
     "${cmaxgt0orcmaxgt0:0,0.0}": False,
 }
 
@@ -45,7 +46,12 @@ def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("text", "value"), RESOLVED.items())
 def test_resolvers(text: str, value: object) -> None:
-    cfg = OmegaConf.create({"words": "a red hat", "value": text})
+    schedules = {
+        "short": [0.0, 1.0, 2],
+        "zero": [5, 0.0, 0.0, 10],
+        "long": [0, 0.0, 0.0, 10, 3.0, 20],
+    }
+    cfg = OmegaConf.create({"words": "a red hat", "value": text, **schedules})
     assert config_to_primitive(cfg)["value"] == pytest.approx(value)
 
 

@@ -184,7 +184,7 @@ def test_a_system_starts_from_weights(toy, workplace: Path) -> None:
     started = type(system)(cfg)
     assert (started.geometry.colour == 5).all()
     assert (started.background.env_color == 1).all()
-    assert started.geometry.steps_heard == [9]
+    assert set(started.geometry.steps_heard) == {9}
 
 
 def test_material_and_background() -> None:

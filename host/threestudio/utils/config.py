@@ -154,7 +154,8 @@ def load_config(
             raise UserError(f"{missing} has no default: give it as {missing}=...")
         OmegaConf.resolve(cfg)
     except OmegaConfBaseException as error:
-        raise UserError(f"the configuration cannot be resolved: {error}") from error
+        reason = str(error).splitlines()[0]
+        raise UserError(f"the configuration cannot be resolved: {reason}") from error
     except YAMLError as error:
         raise UserError(f"the configuration is not YAML: {error}") from error
     return parse_structured(ExperimentConfig, cfg)

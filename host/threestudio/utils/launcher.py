@@ -144,15 +144,15 @@ def make_trainer(args: argparse.Namespace, cfg: ExperimentConfig, loggers: list[
     if not on_gpu:
         # The same seed gives the same result, bit for bit.
         settings.setdefault("deterministic", "warn")
+    # last.ckpt is the last one, also of a run that is gone on with: never last-v1.ckpt.
+    checkpointing = {"enable_version_counter": False, **config_to_primitive(cfg.checkpoint)}
     callbacks: list[pl.Callback] = []
     if settings.get("enable_progress_bar", True):
         # A bar in a log file is a line for each time it moves.
         callbacks.append(CustomProgressBar(refresh_rate=1 if sys.stdout.isatty() else 20))
     if args.train:
         callbacks += [
-            ModelCheckpoint(
-                dirpath=os.path.join(trial, "ckpts"), **config_to_primitive(cfg.checkpoint)
-            ),
+            ModelCheckpoint(os.path.join(trial, "ckpts"), **checkpointing),
             LearningRateMonitor(logging_interval="step"),
             ConfigSnapshotCallback(args.config, cfg, os.path.join(trial, "configs")),
         ]
