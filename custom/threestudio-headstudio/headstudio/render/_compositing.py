@@ -153,16 +153,7 @@ def _add_scaled(total: Array, source: Array, factor: float) -> None:
         total[i] += source[i] * factor
 
 
-# Sums over pixels may be regrouped to be vectorised: the grouping is the compiler's, but fixed.
-@helper(fastmath={"reassoc", "nsz", "contract"})
-def _dot(a: Array, b: Array) -> float:
-    total = ZERO
-    for i in range(a.size):
-        total += a[i] * b[i]
-    return total
-
-
-@helper(fastmath={"reassoc", "nsz", "contract"})
+@helper()
 def _blend_backward(
     dx0: float,
     dy0: float,
@@ -175,17 +166,15 @@ def _blend_backward(
     behind: Array,
     last: Array,
     shade: Array,
-) -> tuple[float, ...]:
-    """Take one splat off a run of rows, from the back, and return the sums for its gradient.
+    v_sigma: Array,
+) -> None:
+    """Take one splat off a run of rows, from the back.
 
     On entry ``shade`` is dL/d(splat's colour, if it filled the pixel), on return the splat's
     share of each pixel; ``light`` is the transmittance behind the splat, on return before it;
-    ``behind`` is what the splats behind it and the final transmittance give to the loss.
-
-    Returns:
-        sums over the pixels of dL/dsigma times 1, dx, dy, dx², dx dy, dy².
+    ``behind`` is what the splats behind it and the final transmittance give to the loss;
+    ``v_sigma`` receives dL/d(exponent).
     """
-    s, sx, sy, sxx, sxy, syy = ZERO, ZERO, ZERO, ZERO, ZERO, ZERO
     for i in range(shade.size):
         pixel = np.int32(i)
         dx = dx0 - _F(pixel & np.int32(TILE - 1))
@@ -196,18 +185,51 @@ def _blend_backward(
         passed = ONE / (ONE - alpha)
         before = light[i] * passed
         v_alpha = shade[i] * before - behind[i] * passed
-        v_sigma = -covered * v_alpha if covered <= MAX_ALPHA else ZERO
+        v_sigma[i] = -covered * v_alpha if covered <= MAX_ALPHA else ZERO
         share = alpha * before
         behind[i] += share * shade[i]
         light[i] = before
         shade[i] = share
-        s += v_sigma
-        sx += v_sigma * dx
-        sy += v_sigma * dy
-        sxx += v_sigma * dx * dx
-        sxy += v_sigma * dx * dy
-        syy += v_sigma * dy * dy
-    return s, sx, sy, sxx, sxy, syy
+
+
+# Sums over pixels go down the columns, which are the lanes of a vector, and then across. The
+# order is in the source and not left to the compiler ("fastmath"), whose choice is not the same
+# from one compilation to the next: the same seed has to give the same bits everywhere.
+@helper()
+def _moments(dx0: float, dy0: float, v_sigma: Array, columns: Array, out: Array) -> None:
+    """Sums over the pixels of v_sigma times 1, dx, dy, dx², dx dy, dy²."""
+    columns[:3] = ZERO
+    none, one, two = columns[0], columns[1], columns[2]
+    for row in range(v_sigma.size // TILE):
+        dy = dy0 - _F(row)
+        line = v_sigma[row * TILE : (row + 1) * TILE]
+        for col in range(TILE):
+            value = line[col]
+            none[col] += value
+            one[col] += value * dy
+            two[col] += value * dy * dy
+    out[:6] = ZERO
+    for col in range(TILE):
+        dx = dx0 - _F(col)
+        out[0] += none[col]
+        out[1] += none[col] * dx
+        out[2] += one[col]
+        out[3] += none[col] * dx * dx
+        out[4] += one[col] * dx
+        out[5] += two[col]
+
+
+@helper()
+def _dot(first: Array, second: Array, column: Array) -> float:
+    column[:] = ZERO
+    for row in range(first.size // TILE):
+        one, two = first[row * TILE : (row + 1) * TILE], second[row * TILE : (row + 1) * TILE]
+        for col in range(TILE):
+            column[col] += one[col] * two[col]
+    total = ZERO
+    for col in range(TILE):
+        total += column[col]
+    return total
 
 
 @kernel()
@@ -238,6 +260,8 @@ def composite_backward(
         light, behind = np.ones(PIXELS, np.float32), np.zeros(PIXELS, np.float32)
         last, shade = np.full(PIXELS, -1, np.int32), np.empty(PIXELS, np.float32)
         upstream = np.zeros((n_channels, PIXELS), np.float32)
+        v_sigma, moments = np.empty(PIXELS, np.float32), np.empty(6, np.float32)
+        columns = np.empty((3, TILE), np.float32)
         for row in range(min(TILE, height - top)):
             for col in range(min(TILE, width - left)):
                 pixel = row * TILE + col
@@ -257,19 +281,20 @@ def composite_backward(
                 value = values[v, n, k] if k < n_channels - 1 else depths[image, n]
                 _add_scaled(shade[lo:hi], upstream[k, lo:hi], value)
             a, b, c = conics[image, n, 0], conics[image, n, 1], conics[image, n, 2]
-            s, sx, sy, sxx, sxy, syy = _blend_backward(
-                x - _F(left) - HALF, y - _F(top + first) - HALF, a, b, c,
-                opacities[o, n], np.int32(index),
-                light[lo:hi], behind[lo:hi], last[lo:hi], shade[lo:hi],
+            dx0, dy0 = x - _F(left) - HALF, y - _F(top + first) - HALF
+            _blend_backward(
+                dx0, dy0, a, b, c, opacities[o, n], np.int32(index),
+                light[lo:hi], behind[lo:hi], last[lo:hi], shade[lo:hi], v_sigma[lo:hi],
             )  # fmt: skip
-            v_pairs[slot, 0] = a * sx + b * sy
-            v_pairs[slot, 1] = b * sx + c * sy
-            v_pairs[slot, 2] = HALF * sxx
-            v_pairs[slot, 3] = sxy
-            v_pairs[slot, 4] = HALF * syy
-            v_pairs[slot, 5] = -s / opacities[o, n]
+            _moments(dx0, dy0, v_sigma[lo:hi], columns, moments)
+            v_pairs[slot, 0] = a * moments[1] + b * moments[2]
+            v_pairs[slot, 1] = b * moments[1] + c * moments[2]
+            v_pairs[slot, 2] = HALF * moments[3]
+            v_pairs[slot, 3] = moments[4]
+            v_pairs[slot, 4] = HALF * moments[5]
+            v_pairs[slot, 5] = -moments[0] / opacities[o, n]
             for k in range(n_channels):
-                v_pairs[slot, 6 + k] = _dot(shade[lo:hi], upstream[k, lo:hi])
+                v_pairs[slot, 6 + k] = _dot(shade[lo:hi], upstream[k, lo:hi], columns[0])
 
 
 @kernel()

@@ -25,24 +25,32 @@ def _tile_range(centre: float, radius: float, n_tiles: int) -> tuple[int, int]:
 
 
 @helper()
-def _sort_by_depth(depths: Array, visible: Array, order: Array, spare: Array) -> None:
-    """Stable radix sort of ``visible`` (indices) by positive float depth, into ``order``."""
-    n = visible.size
-    keys = depths.view(np.uint32)  # positive floats are ordered as their bits are
-    order[:n] = visible
+def _sort_by_depth(depths: Array, radii: Array, order: Array, spare: Array) -> int:
+    """Write the visible splats to ``order`` by depth, equal depths by index; returns how many.
+
+    A radix sort: depths are positive floats, which are ordered as their bits are.
+    """
+    keys = depths.view(np.uint32)
+    n = 0
+    for splat in range(depths.size):
+        if radii[splat, 0] > 0:
+            order[n] = splat
+            n += 1
     count = np.empty(2048, np.int64)
     for shift in (0, 11, 22):
         count[:] = 0
         for i in range(n):
             count[(keys[order[i]] >> np.uint32(shift)) & np.uint32(2047)] += 1
         total = 0
-        for b in range(2048):
-            total, count[b] = total + count[b], total
+        for bucket in range(2048):
+            total, count[bucket] = total + count[bucket], total
         for i in range(n):
-            bucket = (keys[order[i]] >> np.uint32(shift)) & np.uint32(2047)
-            spare[count[bucket]] = order[i]
-            count[bucket] += 1
-        order[:n] = spare[:n]
+            at = (keys[order[i]] >> np.uint32(shift)) & np.uint32(2047)
+            spare[count[at]] = order[i]
+            count[at] += 1
+        for i in range(n):
+            order[i] = spare[i]
+    return n
 
 
 @kernel()
@@ -77,11 +85,10 @@ def _fill(
     """Write (splat, slot) of every pair, by tile and depth; shapes as in ``list_pairs``."""
     n_splats = means2d.shape[1]
     for i in numba.prange(means2d.shape[0]):
-        visible = np.flatnonzero(radii[i, :, 0] > 0)
-        order, spare = np.empty_like(visible), np.empty_like(visible)
-        _sort_by_depth(depths[i], visible, order, spare)
+        order, spare = np.empty(n_splats, np.int64), np.empty(n_splats, np.int64)
+        n_visible = _sort_by_depth(depths[i], radii[i], order, spare)
         cursor = tile_start[i * tiles_x * tiles_y : (i + 1) * tiles_x * tiles_y].copy()
-        for n in order:
+        for n in order[:n_visible]:
             slot = slot_start[i * n_splats + n]
             x0, x1 = _tile_range(means2d[i, n, 0], radii[i, n, 0], tiles_x)
             y0, y1 = _tile_range(means2d[i, n, 1], radii[i, n, 1], tiles_y)
