@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from threestudio.utils.errors import UserError, nearest
 
@@ -36,7 +36,7 @@ def register(name: str) -> Callable[[T], T]:
     return decorator
 
 
-def find(name: str) -> type:
+def find(name: str) -> Any:
     """Look a class up.
 
     Args:

@@ -207,7 +207,8 @@ def test_a_model_that_is_not_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(UserError, match="'text_encoder'"):
         processor(model)
     (model / "text_encoder").mkdir()
-    with pytest.raises(UserError, match="cannot be loaded"):
+    (model / "text_encoder" / "pytorch_model.bin").write_bytes(b"weights")
+    with pytest.raises(UserError, match=r"no model\.safetensors"):
         processor(model)
     (model / "text_encoder" / "config.json").write_text("{}")
     (model / "text_encoder" / "model.safetensors").write_bytes(b"garbage")

@@ -90,7 +90,7 @@ class BaseSystem(pl.LightningModule, Updateable, SaverMixin):
         """The value of a schedule now."""
         return C(value, self.true_current_epoch, self.true_global_step)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         optimizer = parse_optimizer(self.cfg.optimizer, self)
         result: dict[str, Any] = {"optimizer": optimizer}
         if self.cfg.scheduler is not None:

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -29,7 +29,7 @@ def C_max(value: Any) -> float:
     return max([points[1], *points[2::2]])
 
 
-RESOLVERS = {
+RESOLVERS: dict[str, Callable[..., Any]] = {
     "calc_exp_lr_decay_rate": lambda factor, n: factor ** (1.0 / n),
     "add": lambda a, b: a + b,
     "sub": lambda a, b: a - b,
@@ -118,7 +118,8 @@ def parse_override(argument: str) -> tuple[str, Any]:
     text = text.strip()
     try:
         # As the value of a key, so that another colon is an error and not a mapping.
-        value = OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)["value"]
+        parsed: Any = OmegaConf.to_container(OmegaConf.create(f"value: {text}"), resolve=False)
+        value = parsed["value"]
     except (YAMLError, KeyError, TypeError):
         return key, text
     cut_by_a_comment = isinstance(value, str) and value != text and text[0] not in "\"'"
@@ -211,7 +212,7 @@ def parse_structured(fields: Any, cfg: dict | DictConfig | None = None) -> Any:
     check_keys(fields, cfg)
     where = _label(fields)
     try:
-        return OmegaConf.structured(fields(**cfg))
+        return OmegaConf.structured(fields(**{str(key): cfg[key] for key in cfg}))
     except MissingMandatoryValue as error:
         raise UserError(f"{where} needs a value: {error}") from error
     except OmegaConfBaseException as error:

@@ -82,7 +82,7 @@ def grid(imgs: Sequence[Any], align: Any, convert: Callable[[Any], Any]) -> np.n
         width = max(row.shape[1] for row in rows)
         rows = [np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]
         return np.concatenate(rows, axis=0)
-    makers = {
+    makers: dict[str, tuple[Callable[..., np.ndarray], dict[str, Any]]] = {
         "rgb": (rgb, RGB_DEFAULTS),
         "uv": (uv, UV_DEFAULTS),
         "grayscale": (grayscale, GRAYSCALE_DEFAULTS),

@@ -255,7 +255,8 @@ def write_video(path: str, frames: Iterable[np.ndarray], save_format: str, fps: 
     if save_format == "gif":
         imageio.mimsave(path, list(frames), format="GIF", duration=1000 / fps, loop=0)
         return
-    with imageio.get_writer(path, format="FFMPEG", fps=fps, quality=8, macro_block_size=1) as out:
+    out: Any = imageio.get_writer(path, format="FFMPEG", fps=fps, quality=8, macro_block_size=1)
+    with out:
         for frame in frames:
             bottom, right = frame.shape[0] % 2, frame.shape[1] % 2
             out.append_data(cv2.copyMakeBorder(frame, 0, bottom, 0, right, cv2.BORDER_REPLICATE))

@@ -27,7 +27,7 @@ try:
 except ImportError:  # only `launch.py --typecheck` needs it, and says so
     F = TypeVar("F")
 
-    def typechecker(target: F) -> F:
+    def typechecker(target: F) -> F:  # type: ignore[no-redef]
         """Stand in for typeguard's decorator: check nothing."""
         return target
 

@@ -26,7 +26,7 @@ class NoMaterial(BaseMaterial):
     cfg: Config
 
     def configure(self) -> None:
-        cfg = self.cfg
+        cfg: Any = self.cfg
         self.requires_normal = cfg.requires_normal
         self.use_network = cfg.input_feature_dims is not None and cfg.mlp_network_config is not None
         if self.use_network:

@@ -1,6 +1,8 @@
 """From a prompt to the embeddings of it and of its views."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -81,7 +83,7 @@ class PromptProcessor(BaseObject):
         raise TypeError(f"{type(self).__name__} has no text encoder")
 
     def configure(self) -> None:
-        cfg = self.cfg
+        cfg: Any = self.cfg
         self.prompt = cfg.prompt.strip()
         self.negative_prompt = cfg.negative_prompt or ""
         self.directions = self.make_directions()
@@ -101,7 +103,7 @@ class PromptProcessor(BaseObject):
         """The views, in the order that decides when several see the same camera."""
         cfg = self.cfg
 
-        def view(name: str, words: str, condition: object) -> DirectionConfig:
+        def view(name: str, words: str, condition: Callable[..., Tensor]) -> DirectionConfig:
             if cfg.view_dependent_prompt_front:
                 return DirectionConfig(name, lambda s: f"{words} view of {s}", str, condition)
             return DirectionConfig(name, lambda s: f"{s}, {name} view", str, condition)

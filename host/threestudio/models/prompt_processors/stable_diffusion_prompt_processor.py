@@ -3,8 +3,10 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 import threestudio
@@ -13,6 +15,8 @@ from threestudio.models.prompt_processors.cache import hash_folders
 from threestudio.utils.errors import UserError
 
 FILES = ["tokenizer/*", "text_encoder/*.json", "text_encoder/model*.safetensors"]
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+HALF_WEIGHTS = "model.fp16.safetensors"
 
 
 @threestudio.register("stable-diffusion-prompt-processor")
@@ -55,27 +59,36 @@ class StableDiffusionPromptProcessor(PromptProcessor):
             return f"{self.cfg.pretrained_model_name_or_path}@{folder.name}"
         return hash_folders([folder / "tokenizer", folder / "text_encoder"])
 
-    @torch.no_grad()
-    def encode_prompts(self, prompts: list[str]) -> Tensor:
-        """n prompts -> [n, 77, F], the last hidden state, in single precision."""
+    def load(self) -> tuple[Any, Any]:
+        """The tokenizer, and the text encoder in single precision.
+
+        Raises:
+            UserError: if one of them is damaged, or has no weights as safetensors.
+        """
         from transformers import AutoTokenizer, CLIPTextModel
 
         os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
         folder = self.folder
-        half = not any((folder / "text_encoder").glob("model*.safetensors*")) or not any(
-            ".fp16." not in path.name
-            for path in (folder / "text_encoder").glob("model*.safetensors")
-        )
+        names = {path.name for path in (folder / "text_encoder").iterdir()}
+        if not names & {*WEIGHTS, HALF_WEIGHTS}:
+            raise UserError(
+                f"{folder / 'text_encoder'} has no {WEIGHTS[0]}; weights in other formats are not "
+                "loaded, for they can execute code"
+            )
+        variant = None if names & {*WEIGHTS} else "fp16"
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer")
-            encoder = CLIPTextModel.from_pretrained(
-                folder / "text_encoder",
-                use_safetensors=True,
-                variant="fp16" if half else None,
-                torch_dtype=torch.float32,
+            encoder: Any = CLIPTextModel.from_pretrained(
+                folder / "text_encoder", use_safetensors=True, variant=variant
             )
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise UserError(f"the text encoder in {folder} cannot be loaded: {error}") from error
+        return tokenizer, encoder.float().to(self.device).eval()
+
+    @torch.no_grad()
+    def encode_prompts(self, prompts: list[str]) -> Tensor:
+        """n prompts -> [n, 77, F], the last hidden state."""
+        tokenizer, encoder = self.load()
         longest = min(tokenizer.model_max_length, encoder.config.max_position_embeddings)
         tokens = tokenizer(
             prompts, padding="max_length", max_length=longest, truncation=True, return_tensors="pt"
@@ -86,8 +99,7 @@ class StableDiffusionPromptProcessor(PromptProcessor):
                 threestudio.warn(
                     f"Only the first {longest} of {n_tokens} tokens are used of: {prompt}"
                 )
-        encoder = encoder.to(self.device).eval()
-        return encoder(tokens.input_ids.to(self.device))[0].float()
+        return encoder(tokens.input_ids.to(self.device))[0]
 
 
 def _from_hub(name: str) -> Path:
