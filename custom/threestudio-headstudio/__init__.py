@@ -1,4 +1,4 @@
-"""What threestudio's launcher imports from ``custom/``: makes ``headstudio`` importable, registers it."""
+"""What threestudio's launcher imports from ``custom/``: registers the classes of ``headstudio``."""
 
 import sys
 from pathlib import Path

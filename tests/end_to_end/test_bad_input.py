@@ -32,6 +32,7 @@ def refused(launch, workplace, small_training, tmp_path, capsys):
         ("system.guidance.guidance_scal=5", "did you mean 'guidance_scale'?"),
         ("data.pose_per_wiew=true", "did you mean 'pose_per_view'?"),
         ("system.loss.lambda_sdss=1", "lambda_sdss"),
+        ("system.learning_rates.geometry=[0,1,2,3]", "not in system.optimizer.params"),
         ("system.guidance.method=vsd", "choose one of denoised, sds"),
         ("system.renderer.backend=cuda", "one of auto, gsplat, numba, reference"),
         ("system.prompt_processor.prompt=", "the prompt is empty"),

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import threestudio
 import torch
 
 import headstudio.plugin  # noqa: F401  (registers the classes)
+import threestudio
 from headstudio.flame import FlameParams
 from headstudio.motion import Motion, save_motion
 from headstudio.plugin.geometry import FlameGaussians

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import threestudio
 import torch
 
+import threestudio
 from headstudio.errors import HeadStudioError
 from headstudio.motion import load_motion
 
@@ -106,7 +106,7 @@ def test_close_ups_come_nearer_and_look_where_they_should(make_data):
 
 def test_fixed_cameras_are_the_hosts(make_data):
     module = make_data(n_test_views=8, eval_elevation_deg=20.0, eval_camera_distance=2.5)
-    ours = [module.test_dataset[i] for i in range(8)]
+    ours = [module.test_views[i] for i in range(8)]
     host = threestudio.find("random-camera-datamodule")(
         {
             "n_val_views": 8,
@@ -128,7 +128,7 @@ def test_fixed_cameras_are_the_hosts(make_data):
 def test_the_turntable_plays_the_motions_through(make_data, motion_file):
     frames = load_motion(motion_file).params.expand()
     module = make_data(n_test_views=20, test_turns=2, test_repeats=2)
-    views = [module.test_dataset[i] for i in range(20)]
+    views = [module.test_views[i] for i in range(20)]
     azimuth = torch.stack([view["azimuth"] for view in views])
     assert torch.allclose(azimuth, torch.arange(20) * 36.0 % 360, atol=1e-4)
     jaws = torch.stack([view["flame"]["jaw_pose"] for view in views])
@@ -156,7 +156,7 @@ def test_mistakes_are_explained(make_data, tmp_path: Path):
         make_data(motions="nothing/*.npz")
     with pytest.raises(HeadStudioError, match="go together view by view"):
         make_data(val_azimuths_deg=[0, 90], val_jaws_deg=[0])
-    with pytest.raises(HeadStudioError, match="absent.npz"):
+    with pytest.raises(HeadStudioError, match=r"absent\.npz"):
         make_data(head_model=str(tmp_path / "absent.npz"))
     broken = tmp_path / "broken.npz"
     np.savez(broken, jaw_pose=np.zeros((5, 4)), fps=30.0)

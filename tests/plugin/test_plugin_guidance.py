@@ -5,9 +5,9 @@ from __future__ import annotations
 from types import SimpleNamespace
 
 import pytest
-import threestudio
 import torch
 
+import threestudio
 from headstudio.errors import HeadStudioError
 from headstudio.plugin.guidance import call_guidance
 from tests.fixtures.tiny_prior import make_tiny_prior

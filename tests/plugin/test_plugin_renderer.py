@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-import threestudio
 import torch
 
+import threestudio
 from headstudio.errors import HeadStudioError
 from headstudio.plugin.renderer import view_directions
 from headstudio.render import Cameras, render_splats
@@ -21,9 +21,7 @@ def test_views_are_those_of_single_renders(make_geometry, make_renderer, batch):
     for view in range(3):
         flame = {name: v if len(v) == 1 else v[[view]] for name, v in batch["flame"].items()}
         camera = Cameras(batch["c2w"][None, [view]], batch["fovy"][None, [view]], 24, 24)
-        alone = render_splats(
-            geometry.pose(flame).splats, camera, background=torch.tensor(color)
-        )
+        alone = render_splats(geometry.pose(flame).splats, camera, background=torch.tensor(color))
         assert torch.allclose(out["comp_rgb"][view], alone.rgb[0, 0], atol=1e-5)
         assert torch.allclose(out["depth"][view], alone.depth[0, 0], atol=1e-4)
 
@@ -67,7 +65,7 @@ def test_directions_run_through_the_pixels(batch):
 
 
 def test_mistakes_are_explained(make_geometry, make_renderer):
-    with pytest.raises(HeadStudioError, match="renderer.backend is 'cuda'"):
+    with pytest.raises(HeadStudioError, match=r"renderer\.backend is 'cuda'"):
         make_renderer(make_geometry(), backend="cuda")
     with pytest.raises(HeadStudioError, match="not Linear"):
         make_renderer(torch.nn.Linear(1, 1))

@@ -39,9 +39,7 @@ def preview_grid(rendered: Tensor, seen: dict[str, Any]) -> list[list[dict[str, 
         seen: pictures ``[b, h, w, 3]`` with b <= B by name (``imgs_noisy``, ``imgs_1step`` … from
             threestudio's own guidances); anything else in it is left out.
     """
-    pictures = [
-        value for value in seen.values() if isinstance(value, Tensor) and value.ndim == 4
-    ]
+    pictures = [value for value in seen.values() if isinstance(value, Tensor) and value.ndim == 4]
     size = rendered.shape[1:3]
     columns = [rendered] + [
         F.interpolate(picture.float().movedim(-1, 1), size, mode="bilinear").movedim(1, -1)

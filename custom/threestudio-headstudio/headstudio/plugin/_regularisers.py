@@ -35,18 +35,15 @@ def regularisers(
         active: names of weights, ``lambda_<name>``; others, such as ``lambda_sds``, are ignored.
         threshold, adaptive: see :func:`headstudio.splats.position_regulariser`.
     """
-    posed, face = out["posed"], geometry.splats.face
-    form = {"threshold": threshold, "adaptive": adaptive}
+    rig = (out["posed"].splats, geometry.splats.face, out["posed"].frames)
     losses = {
-        "position": lambda: position_regulariser(posed.splats, face, posed.frames, **form),
-        "scaling": lambda: scale_regulariser(posed.splats, face, posed.frames, **form),
+        "position": lambda: position_regulariser(*rig, threshold, adaptive),
+        "scaling": lambda: scale_regulariser(*rig, threshold, adaptive),
         "shape": lambda: torch.linalg.vector_norm(geometry.shape),
         "sparsity": lambda: (out["opacity"].square() + 0.01).sqrt().mean(),
         "opaque": lambda: _entropy(out["opacity"].clamp(1e-3, 1 - 1e-3)),
     }
-    return {
-        f"loss_{name}": loss() for name, loss in losses.items() if f"lambda_{name}" in active
-    }
+    return {f"loss_{name}": loss() for name, loss in losses.items() if f"lambda_{name}" in active}
 
 
 def _entropy(probability: Tensor) -> Tensor:

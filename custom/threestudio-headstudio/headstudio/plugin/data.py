@@ -7,18 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import threestudio
 import torch
-from threestudio.data.uncond import (
-    RandomCameraDataModule,
-    RandomCameraDataModuleConfig,
-    RandomCameraIterableDataset,
-)
-from threestudio.utils.config import parse_structured
-from threestudio.utils.ops import get_mvp_matrix, get_projection_matrix, get_ray_directions
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+import threestudio
 from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams, HeadModel
 from headstudio.motion import (
@@ -32,6 +25,13 @@ from headstudio.motion import (
 )
 from headstudio.plugin._common import find_files, resolve_asset
 from headstudio.render import Cameras
+from threestudio.data.uncond import (
+    RandomCameraDataModule,
+    RandomCameraDataModuleConfig,
+    RandomCameraIterableDataset,
+)
+from threestudio.utils.config import parse_structured
+from threestudio.utils.ops import get_mvp_matrix, get_projection_matrix, get_ray_directions
 
 NEAR, FAR = 0.01, 100.0
 
@@ -76,6 +76,8 @@ class HeadCameraConfig(RandomCameraDataModuleConfig):
 
 class PosedCameraDataset(RandomCameraIterableDataset):
     """threestudio's random cameras; each batch also has ``flame``, parameters by name."""
+
+    cfg: HeadCameraConfig
 
     def __init__(self, cfg: HeadCameraConfig, sampler: MotionSampler | None) -> None:
         super().__init__(cfg)
@@ -176,7 +178,7 @@ class FixedViewDataset(Dataset):
 
 @threestudio.register("head-camera-datamodule")
 class HeadCameraDataModule(RandomCameraDataModule):
-    """Random cameras and motion frames to train on; fixed views and a talking turntable to look at."""
+    """Random cameras and motion frames to train on; fixed views and a turntable to look at."""
 
     cfg: HeadCameraConfig
 
@@ -199,10 +201,10 @@ class HeadCameraDataModule(RandomCameraDataModule):
             self.train_dataset = PosedCameraDataset(self.cfg, self._sampler)
         if stage in (None, "fit", "validate"):
             azimuth = torch.tensor(list(self.cfg.val_azimuths_deg), dtype=torch.float32)
-            self.val_dataset = FixedViewDataset(self.cfg, azimuth, self._val_poses)
+            self.val_views = FixedViewDataset(self.cfg, azimuth, self._val_poses)
         if stage in (None, "test", "predict"):
             turn = torch.linspace(0, 360 * self.cfg.test_turns, self.cfg.n_test_views + 1)[:-1]
-            self.test_dataset = FixedViewDataset(self.cfg, turn % 360, self._test_poses)
+            self.test_views = FixedViewDataset(self.cfg, turn % 360, self._test_poses)
 
     def _make_sampler(self, head: HeadModel) -> MotionSampler | None:
         if not self.cfg.training_with_animation:
@@ -230,10 +232,10 @@ class HeadCameraDataModule(RandomCameraDataModule):
         return self.general_loader(dataset, self.cfg.eval_batch_size, dataset.collate)
 
     def val_dataloader(self) -> DataLoader:
-        return self._fixed_view_loader(self.val_dataset)
+        return self._fixed_view_loader(self.val_views)
 
     def test_dataloader(self) -> DataLoader:
-        return self._fixed_view_loader(self.test_dataset)
+        return self._fixed_view_loader(self.test_views)
 
     def predict_dataloader(self) -> DataLoader:
-        return self._fixed_view_loader(self.test_dataset)
+        return self._fixed_view_loader(self.test_views)

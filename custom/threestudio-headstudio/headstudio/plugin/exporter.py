@@ -4,15 +4,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import threestudio
-from threestudio.models.exporters.base import Exporter, ExporterOutput
-
 from headstudio.errors import HeadStudioError
 from headstudio.plugin.geometry import FlameGaussians
+from threestudio.models.exporters.base import Exporter, ExporterOutput
 
 
 @threestudio.register("avatar-exporter")
 class AvatarExporter(Exporter):
-    """Hands the avatar to the system's ``save_avatar``, which writes ``it<N>-export/avatar.ply``."""
+    """Hands the avatar to the system's ``save_avatar``: ``save/it<N>-export/avatar.ply``."""
 
     @dataclass
     class Config(Exporter.Config):

@@ -8,12 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import threestudio
 import torch
-from threestudio.models.geometry.base import BaseGeometry
-from threestudio.utils.config import parse_structured
 from torch import Tensor, nn
 
+import threestudio
 from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams, HeadModel, WorldFrame
 from headstudio.plugin._common import resolve_asset
@@ -29,6 +27,8 @@ from headstudio.splats import (
     pose_splats,
     triangle_frames,
 )
+from threestudio.models.geometry.base import BaseGeometry
+from threestudio.utils.config import parse_structured
 
 INITIALISATIONS = ("uniform", "per-triangle")
 
@@ -81,6 +81,7 @@ class FlameGaussians(BaseGeometry):
         world = head.world_frame(self.cfg.extent)
         self.head = head
         self._world_scale = world.scale
+        self._world_center: Tensor
         self.register_buffer("_world_center", world.center, persistent=False)
         self.splats = SplatModule(self._initial_splats(head))
         self.shape = nn.Parameter(self._initial_shape(head), requires_grad=self.cfg.learn_shape)
@@ -176,9 +177,7 @@ class FlameGaussians(BaseGeometry):
             self.density.observe(gradient, out["radii"], cameras.width, cameras.height, loss_scale)
 
     @torch.no_grad()
-    def control_density(
-        self, step: int, optimizer: torch.optim.Optimizer
-    ) -> DensityReport | None:
+    def control_density(self, step: int, optimizer: torch.optim.Optimizer) -> DensityReport | None:
         """Clone, split and prune if that is due after ``step`` steps; says what was done."""
         if not (self.cfg.density_control and self.density.is_due(step)):
             return None

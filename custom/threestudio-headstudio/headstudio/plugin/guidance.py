@@ -4,16 +4,16 @@ import inspect
 from dataclasses import dataclass
 from typing import Any
 
-import threestudio
 import torch
-from threestudio.models.prompt_processors.base import PromptProcessorOutput
-from threestudio.utils.base import BaseObject
-from threestudio.utils.misc import C
 from torch import Tensor
 
+import threestudio
 from headstudio.errors import HeadStudioError
 from headstudio.guidance import DiffusionPrior, DistillationConfig, ScoreDistillation
 from headstudio.plugin._common import resolve_asset
+from threestudio.models.prompt_processors.base import PromptProcessorOutput
+from threestudio.utils.base import BaseObject
+from threestudio.utils.misc import C
 
 PREVIEWED_VIEWS = 4
 
@@ -149,7 +149,11 @@ class FlameControlNetGuidance(BaseObject):
         return guided
 
     def _embeddings(
-        self, prompt_utils: PromptProcessorOutput, *view: Tensor
+        self,
+        prompt_utils: PromptProcessorOutput,
+        elevation: Tensor,
+        azimuth: Tensor,
+        camera_distances: Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Of the prompt and of the negative prompt as seen from each view, ``[B, L, D]``."""
         if prompt_utils.use_perp_neg:
@@ -157,7 +161,9 @@ class FlameControlNetGuidance(BaseObject):
                 "flame-controlnet-guidance does not do Perp-Neg; "
                 "set system.prompt_processor.use_perp_neg=false."
             )
-        both = prompt_utils.get_text_embeddings(*view, self.cfg.view_dependent_prompting)
+        both = prompt_utils.get_text_embeddings(
+            elevation, azimuth, camera_distances, self.cfg.view_dependent_prompting
+        )
         expected = self.prior.null_embedding.shape[1:]
         if both.shape[1:] != expected:
             raise HeadStudioError(

@@ -4,16 +4,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
+from torch import Tensor
+
 import threestudio
+from headstudio.errors import HeadStudioError
+from headstudio.plugin.geometry import FlameGaussians, PosedHead
+from headstudio.render import Backend, Cameras, render_splats
 from threestudio.models.background.base import BaseBackground
 from threestudio.models.materials.base import BaseMaterial
 from threestudio.models.renderers.base import Rasterizer
 from threestudio.utils.ops import get_ray_directions, get_rays
-from torch import Tensor
-
-from headstudio.errors import HeadStudioError
-from headstudio.plugin.geometry import FlameGaussians, PosedHead
-from headstudio.render import Backend, Cameras, render_splats
 
 BACKENDS = get_args(Backend)
 
@@ -59,7 +59,8 @@ class GsplatRenderer(Rasterizer):
             )
         if not isinstance(geometry, FlameGaussians):
             raise HeadStudioError(
-                f"gsplat-renderer draws the geometry flame-gaussians, not {type(geometry).__name__}."
+                "gsplat-renderer draws the geometry flame-gaussians, not "
+                f"{type(geometry).__name__}."
             )
         super().configure(geometry, material, background)
 
@@ -103,7 +104,7 @@ class GsplatRenderer(Rasterizer):
 
 
 def view_directions(c2w: Tensor, fovy: Tensor, height: int, width: int) -> Tensor:
-    """Unit directions of the pixels' rays in world space, ``[B, H, W, 3]``: what a background takes."""
+    """Unit directions of the pixels' rays in the world, ``[B, H, W, 3]``, for a background."""
     directions = get_ray_directions(H=height, W=width, focal=1.0).to(c2w)
     focal = 0.5 * height / (0.5 * fovy).tan()
     scale = directions.new_ones(len(c2w), 1, 1, 3)

@@ -3,12 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import threestudio
 import torch
-from threestudio.systems.base import BaseLift3DSystem
-from threestudio.utils.misc import C
 from torch import Tensor
 
+import threestudio
 from headstudio.errors import HeadStudioError
 from headstudio.guidance.control_image import control_image
 from headstudio.plugin._common import resolve_asset
@@ -18,6 +16,8 @@ from headstudio.plugin.geometry import FlameGaussians
 from headstudio.plugin.guidance import call_guidance
 from headstudio.render.mesh import shade_mesh
 from headstudio.splats import save_avatar
+from threestudio.systems.base import BaseLift3DSystem
+from threestudio.utils.misc import C
 
 OWN_GUIDANCE = "flame-controlnet-guidance"
 
@@ -59,7 +59,7 @@ class HeadStudioSystem(BaseLift3DSystem):
                 "the prompt is empty; say what to make, for instance "
                 'system.prompt_processor.prompt="a woman with long red hair".'
             )
-        self._check_losses()
+        self._check_names()
         super().configure()
         if not isinstance(self.geometry, FlameGaussians):
             raise HeadStudioError(
@@ -74,8 +74,15 @@ class HeadStudioSystem(BaseLift3DSystem):
             # the run begins to write.
             self._make_guidance()
 
-    def _check_losses(self) -> None:
-        """Refuse the weight of a loss that does not exist: it would silently do nothing."""
+    def _check_names(self) -> None:
+        """Refuse weights and schedules of what does not exist: they would silently do nothing."""
+        learned = list(self.cfg.optimizer.get("params", None) or {})
+        for name in self.cfg.learning_rates:
+            if name not in learned:
+                raise HeadStudioError(
+                    f"system.learning_rates has {name}, which is not in system.optimizer.params: "
+                    f"{', '.join(learned)}."
+                )
         if self.cfg.guidance_type != OWN_GUIDANCE:
             return  # another guidance may return losses of any name
         known = [f"lambda_{name}" for name in ("sds", *REGULARISERS)]
@@ -168,11 +175,11 @@ class HeadStudioSystem(BaseLift3DSystem):
     ) -> None:
         values: dict[str, Any] = {"loss": loss, **terms, "n_splats": self.geometry.splats.n}
         for name, value in guided.items():
-            scalar = value.ndim == 0 if isinstance(value, Tensor) else isinstance(value, int | float)
-            if scalar:
+            if isinstance(value, int | float) or (isinstance(value, Tensor) and value.ndim == 0):
                 values[name] = value
         log = {f"train/{name}": torch.as_tensor(value).float() for name, value in values.items()}
-        log |= {f"train_params/{name}": float(self._weight(name)) for name in self.cfg.loss}
+        for name in self.cfg.loss:
+            log[f"train_params/{name}"] = torch.tensor(float(self._weight(name)))
         self.log_dict(log, batch_size=batch_size)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
@@ -190,16 +197,17 @@ class HeadStudioSystem(BaseLift3DSystem):
     def on_train_batch_start(self, batch: Any, batch_idx: int, unused: int = 0) -> None:
         """Density control and learning rates for the step to come.
 
-        Before the step and not after the last: a checkpoint is written between the two, and what is
-        resumed from it then goes on exactly as the run that wrote it.
+        Before the step and not after the last: checkpoints are written between the two, and a run
+        that is resumed from one must not miss the density control that was due.
         """
         super().on_train_batch_start(batch, batch_idx)
         optimizer = self.optimizers(use_pl_optimizer=False)
+        assert isinstance(optimizer, torch.optim.Optimizer)  # parse_optimizer makes a single one
         report = self.geometry.control_density(self.true_global_step, optimizer)
         if report is not None:
             threestudio.info(f"step {self.true_global_step}: {report}")
         for group in optimizer.param_groups:
-            schedule = self.cfg.learning_rates.get(group.get("name"))
+            schedule = self.cfg.learning_rates.get(str(group.get("name")))
             if schedule is not None:
                 epoch, step = self.true_current_epoch, self.true_global_step
                 group["lr"] = C(schedule, epoch, step, interpolation="exp")
