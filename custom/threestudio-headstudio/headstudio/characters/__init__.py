@@ -1,9 +1,9 @@
 """Procedural characters with captions: what the bundled prior learns from.
 
-    rng = np.random.default_rng(0)
-    character = sample_character(rng)
-    print(caption(character, rng, "front"))
-    splats = build_splats(character, head)
+rng = np.random.default_rng(0)
+character = sample_character(rng)
+print(caption(character, rng, "front"))
+splats = build_splats(character, head)
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from headstudio.characters.attributes import (
     attribute_classes,
     attribute_names,
     option,
-    sample_character,
 )
 from headstudio.characters.build import CharacterStudio, SplatBatch, build_splats, studio_for
 from headstudio.characters.captions import VIEWS, caption
 from headstudio.characters.dataset import BACKGROUND, CameraRange, CharacterDataset, view_word
+from headstudio.characters.people import sample_character
 from headstudio.characters.poses import random_poses
 
 __all__ = [

@@ -21,11 +21,18 @@ from headstudio.flame import HeadModel
 Array = NDArray[np.float64]
 
 # MediaPipe landmark numbers; "left" is the subject's.
-LIPS_OUTER = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409, 291, 375, 321, 405, 314, 17, 84, 181, 91, 146)  # noqa: E501
-LIPS_INNER = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415, 308, 324, 318, 402, 317, 14, 87, 178, 88, 95)  # noqa: E501
-UPPER_LID = {"left": (263, 466, 388, 387, 386, 385, 384, 398, 362), "right": (33, 246, 161, 160, 159, 158, 157, 173, 133)}  # noqa: E501
-LOWER_LID = {"left": (263, 249, 390, 373, 374, 380, 381, 382, 362), "right": (33, 7, 163, 144, 145, 153, 154, 155, 133)}  # noqa: E501
-BROW = {"left": (300, 293, 334, 296, 336, 285, 295, 282, 283, 276), "right": (70, 63, 105, 66, 107, 55, 65, 52, 53, 46)}  # noqa: E501
+# fmt: off
+LIPS_OUTER = (61, 185, 40, 39, 37, 0, 267, 269, 270, 409,
+              291, 375, 321, 405, 314, 17, 84, 181, 91, 146)
+LIPS_INNER = (78, 191, 80, 81, 82, 13, 312, 311, 310, 415,
+              308, 324, 318, 402, 317, 14, 87, 178, 88, 95)
+UPPER_LID = {"left": (263, 466, 388, 387, 386, 385, 384, 398, 362),
+             "right": (33, 246, 161, 160, 159, 158, 157, 173, 133)}
+LOWER_LID = {"left": (263, 249, 390, 373, 374, 380, 381, 382, 362),
+             "right": (33, 7, 163, 144, 145, 153, 154, 155, 133)}
+BROW = {"left": (300, 293, 334, 296, 336, 285, 295, 282, 283, 276),
+        "right": (70, 63, 105, 66, 107, 55, 65, 52, 53, 46)}
+# fmt: on
 FACE_TOP, CHIN, LIP_TOP, LIP_BOTTOM = 10, 152, 0, 17
 SIDES = ("left", "right")
 _EYE_JOINT = {"left": 3, "right": 4}
@@ -37,23 +44,34 @@ def smoothstep(low: float, high: float, value: Array) -> Array:
     return t * t * (3.0 - 2.0 * t)
 
 
-def polyline_distance(points: Array, line: Array) -> Array:
-    """Distance of points [n, D] to a polyline [m, D]: [n]."""
+def polyline_distance(points: Array, line: Array, reach: float = 0.03) -> Array:
+    """Distance of points [n, D] to a polyline [m, D]: [n].
+
+    Exact up to ``reach``; farther away it is the distance to the line's bounding box, which is
+    all that masks need of it.
+    """
+    low, high = line.min(0), line.max(0)
+    distance = np.linalg.norm(np.maximum(np.maximum(low - points, points - high), 0.0), axis=1)
+    near = distance < reach
     start, step = line[:-1], np.diff(line, axis=0)
-    t = ((points[:, None] - start) * step).sum(-1) / np.maximum((step**2).sum(-1), 1e-12)
-    nearest = start + np.clip(t, 0.0, 1.0)[..., None] * step
-    return np.linalg.norm(points[:, None] - nearest, axis=-1).min(1)
+    offset = points[near, None] - start
+    t = (offset * step).sum(-1) / np.maximum((step**2).sum(-1), 1e-12)
+    offset -= np.clip(t, 0.0, 1.0)[..., None] * step
+    distance[near] = np.sqrt((offset**2).sum(-1).min(1))
+    return distance
 
 
 def polygon_signed_distance(points: Array, polygon: Array) -> Array:
     """Distance of points [n, 2] to a polygon's outline [m, 2], positive inside: [n]."""
     closed = np.concatenate([polygon, polygon[:1]])
     distance = polyline_distance(points, closed)
+    within = ((points >= polygon.min(0)) & (points <= polygon.max(0))).all(1)
     (x0, y0), (x1, y1) = closed[:-1].T, closed[1:].T
-    px, py = points[:, :1], points[:, 1:]
+    px, py = points[within, :1], points[within, 1:]
     crosses = (y0 > py) != (y1 > py)
     at = x0 + (py - y0) * (x1 - x0) / np.where(y1 == y0, 1e-12, y1 - y0)
-    inside = (crosses & (px < at)).sum(1) % 2 == 1
+    inside = np.zeros(len(points), bool)
+    inside[within] = (crosses & (px < at)).sum(1) % 2 == 1
     return np.where(inside, distance, -distance)
 
 
@@ -61,7 +79,8 @@ def resample(line: Array, count: int, smooth: bool = True) -> Array:
     """``count`` evenly spaced points [count, 3] along a polyline [m, 3], corners rounded."""
     if smooth and len(line) > 2:
         for _ in range(2):  # Chaikin's corner cutting, ends kept
-            inner = np.stack([0.75 * line[:-1] + 0.25 * line[1:], 0.25 * line[:-1] + 0.75 * line[1:]], 1)  # noqa: E501
+            ends = 0.75 * line[:-1] + 0.25 * line[1:], 0.25 * line[:-1] + 0.75 * line[1:]
+            inner = np.stack(ends, 1)
             line = np.concatenate([line[:1], inner.reshape(-1, line.shape[1]), line[-1:]])
     length = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(line, axis=0), axis=1))])
     at = np.linspace(0.0, length[-1], count)
@@ -175,7 +194,7 @@ class Anatomy:
 
     def lips_distance(self, points: Array) -> Array:
         """Signed distance to the lips' outline as seen from the front, positive inside."""
-        outline = resample(self.lm(*LIPS_OUTER, LIPS_OUTER[0]), 80)[:-1]
+        outline = resample(self.lm(*LIPS_OUTER, LIPS_OUTER[0]), 60)[:-1]
         distance = polygon_signed_distance(points[:, :2], outline[:, :2])
         behind = points[:, 2] < self.mouth[2] - 0.012 * self.unit
         return np.where(behind, -1.0, distance)

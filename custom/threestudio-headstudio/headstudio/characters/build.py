@@ -14,10 +14,9 @@ from functools import lru_cache
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.spatial import cKDTree
 from torch import Tensor
 
-from headstudio.characters import details, hair
+from headstudio.characters import accessories, details, hair
 from headstudio.characters.anatomy import Anatomy
 from headstudio.characters.attributes import (
     ACCESSORIES,
@@ -26,11 +25,11 @@ from headstudio.characters.attributes import (
     HAIR_STYLES,
     PAINTS,
     Character,
-    option,
     option_index,
 )
 from headstudio.characters.cloud import Cloud
-from headstudio.characters.colors import paint_surface, part_color
+from headstudio.characters.colors import has_brows, paint_surface, part_color
+from headstudio.characters.hair_styles import STYLES
 from headstudio.characters.paint import build_paint
 from headstudio.characters.surface import Surface, build_surface
 from headstudio.errors import HeadStudioError
@@ -46,7 +45,9 @@ from headstudio.splats import (
 
 DEFAULT_SPLATS = 24000
 HAIR_VARIANTS = 2
-_SHARES = {"surface": 0.545, "hair": 0.345, "beard": 0.055}  # of all splats
+# Splats of the parts whose size does not depend on n_splats: as many as the largest of each needs.
+_FIXED = {"brows": 300, "lashes": 36, "glasses": 370, "accessory": 630}
+_SHARES = {"surface": 0.575, "hair": 0.365}  # of the others; the rest is for beards
 _NEIGHBOURS = 6  # vertices whose displacement an attached splat follows when the identity changes
 
 
@@ -170,38 +171,34 @@ class CharacterStudio:
         self.head, self.n_splats = head, n_splats
         self.device = head.v_template.device
         self.anatomy = anatomy = Anatomy(head)
-        counts = {part: int(share * n_splats) for part, share in _SHARES.items()}
+        free = n_splats - sum(_FIXED.values())
+        counts = {part: int(share * free) for part, share in _SHARES.items()} | _FIXED
+        counts["beard"] = n_splats - sum(counts.values())
         surface = build_surface(anatomy, counts["surface"], seed)
         self.surface = surface
         scalp = hair.Scalp(anatomy, surface)
         rng = np.random.default_rng(seed)
-
-        def pool(clouds: list[Cloud], count: int | None = None) -> _Pool:
-            count = count or max(len(c) for c in clouds)
-            return _Pool([c.resized(count, rng) for c in clouds], anatomy, self.device)
-
-        self.pools = {
-            "hair": pool(
-                [
-                    hair.build_hair(style.name, scalp, counts["hair"], seed + 1 + variant)
-                    for style in HAIR_STYLES
-                    for variant in range(HAIR_VARIANTS)
-                ]
-            ),
-            "beard": pool(
-                [
-                    details.build_beard(anatomy, surface, o.name, counts["beard"], seed)
-                    for o in BEARDS
-                ]
-            ),
-            "brows": pool([details.build_brows(anatomy, surface, w, seed) for w in (0.75, 1.15)]),
-            "lashes": pool([details.build_lashes(anatomy, w) for w in (0.25, 1.0)]),
-            "glasses": pool([details.build_glasses(anatomy, surface, o.name) for o in GLASSES]),
+        clouds = {
+            "hair": [
+                hair.build_hair(style.name, scalp, counts["hair"], seed + 1 + variant)
+                for style in HAIR_STYLES
+                for variant in range(HAIR_VARIANTS)
+            ],
+            "beard": [
+                details.build_beard(anatomy, surface, o.name, counts["beard"], seed) for o in BEARDS
+            ],
+            "brows": [details.build_brows(anatomy, surface, w, seed) for w in (0.75, 1.15)],
+            "lashes": [details.build_lashes(anatomy, w) for w in (0.25, 1.0)],
+            "glasses": [accessories.build_glasses(anatomy, surface, o.name) for o in GLASSES],
+            "accessory": [
+                accessories.build_accessory(anatomy, surface, name)
+                for name in (*(o.name for o in ACCESSORIES), "red nose")
+            ],
         }
-        things = [*(o.name for o in ACCESSORIES), "red nose"]
-        clouds = [details.build_accessory(anatomy, surface, name) for name in things]
-        rest = n_splats - counts["surface"] - sum(len(p) for p in self.pools.values())
-        self.pools["accessory"] = pool(clouds, rest if rest >= 300 else None)
+        self.pools = {
+            part: _Pool([c.resized(counts[part], rng) for c in options], anatomy, self.device)
+            for part, options in clouds.items()
+        }
         self._set_surface(surface, scalp)
 
     def _set_surface(self, surface: Surface, scalp: hair.Scalp) -> None:
@@ -212,12 +209,10 @@ class CharacterStudio:
         self.masks = {name: tensor(mask) for name, mask in surface.masks.items()}
         self.masks["skin"] = tensor(surface.skin)
         self.light, self.noise = tensor(surface.shade), tensor(surface.noise.T)
-        self.paints = tensor(
-            np.stack([build_paint(o.name, self.anatomy, surface) for o in PAINTS])
-        )
+        self.paints = tensor(np.stack([build_paint(o.name, self.anatomy, surface) for o in PAINTS]))
         coverage = [np.zeros(len(cloud))]
         for style in HAIR_STYLES[1:]:
-            part = scalp.coverage(cloud.points, hair.STYLES[style.name].covers)
+            part = scalp.coverage(cloud.points, STYLES[style.name].covers)
             coverage.append(surface.masks["scalp"] * part)
         self.hair_coverage = tensor(np.stack(coverage))  # [styles, n]
         rest = triangle_frames(self.head.v_template[None], self.head.faces)
@@ -315,7 +310,7 @@ class CharacterStudio:
     def _visibility(self, name: str, characters: list[Character]) -> Tensor:
         """[P, 1]: whether a part is there at all."""
         hidden = {
-            "brows": lambda c: c.archetype in ("robot", "alien", "skeleton") or c.paint == "skull",
+            "brows": lambda c: not has_brows(c),
             "lashes": lambda c: c.paint == "skull",
         }.get(name, lambda c: False)
         return torch.tensor([[0.0 if hidden(c) else 1.0] for c in characters], device=self.device)
@@ -359,6 +354,3 @@ def build_splats(
         Splats that ride on the head's triangles; pose them with the character's own ``shape``.
     """
     return studio_for(head, n, seed).build([character]).splats(0)
-
-
-__all__ = ["CharacterStudio", "SplatBatch", "build_splats", "option", "studio_for"]

@@ -23,6 +23,7 @@ _SCLERA = (0.95, 0.94, 0.93)
 _TEETH = (0.93, 0.91, 0.85)
 _TONGUE = (0.72, 0.30, 0.30)
 _MOUTH = (0.36, 0.08, 0.08)
+_BROWLESS = ("robot", "alien", "skeleton")  # archetypes
 
 
 def _rgb(characters: list[Character], attribute: str, device: torch.device) -> Tensor:
@@ -35,6 +36,11 @@ def _rgb(characters: list[Character], attribute: str, device: torch.device) -> T
         # Half of the shift is brightness, so that hues stay what their names say.
         rows.append(np.clip(np.array(base) * (1 + jitter[3]) + 0.5 * jitter[:3] * max(base), 0, 1))
     return torch.tensor(np.stack(rows), dtype=torch.float32, device=device)
+
+
+def has_brows(character: Character) -> bool:
+    """Whether a character's brows are hair and not bare or painted over."""
+    return character.archetype not in _BROWLESS and character.paint != "skull"
 
 
 def part_color(name: str, characters: list[Character], device: torch.device) -> Tensor:
@@ -61,16 +67,13 @@ def paint_surface(studio: CharacterStudio, characters: list[Character]) -> Tenso
     mask = {name: value[None, :, None] for name, value in studio.masks.items()}
     skin = _rgb(characters, "skin", device)[:, None]
     color = _skin(studio, characters, skin, mask)
-    color = _over(color, *_hair_on_skin(studio, characters, mask))
     rgba = studio.paints[[option_index("paint", c.paint) for c in characters]]
     color = color * (1 - rgba[..., 3:]) + rgba[..., :3]
+    color = _over(color, *_hair_on_skin(studio, characters, mask))
     brow = _rgb(characters, "brow_color", device)[:, None]
-    has_brows = _flag(
-        [c.archetype not in ("robot", "alien", "skeleton") and c.paint != "skull" for c in characters],
-        device,
-    )
+    browed = _flag([has_brows(c) for c in characters], device)
     strength = _flag([0.45 if c.gender == "woman" else 0.6 for c in characters], device)
-    color = _over(color, brow * 0.85, mask["brows"] * has_brows * strength)
+    color = _over(color, brow * 0.85, mask["brows"] * browed * strength)
     color = _lips(characters, color, skin, mask, device)
     color = color * (1 - 0.75 * mask["lid_line"] * (1 - 0.3 * skin.mean(-1, keepdim=True)))
     color = _eyes(characters, color, mask, device)
@@ -89,7 +92,7 @@ def _skin(
     device = studio.device
     rngs = [np.random.default_rng((c.seed, 7)) for c in characters]
     weights = torch.tensor(
-        np.stack([rng.normal(0, [0.012, 0.016, 0.012]) for rng in rngs]), dtype=torch.float32
+        np.stack([rng.normal(0, [0.006, 0.007, 0.007]) for rng in rngs]), dtype=torch.float32
     ).to(device)
     blotch = torch.einsum("pk,kn->pn", weights, studio.noise)[..., None]
     color = skin * (1 + blotch)
@@ -97,8 +100,8 @@ def _skin(
     blush = _flag([0.35 if c.gender == "woman" else 0.22 for c in characters], device)
     color = _over(color, warm, mask["blush"] * blush)
     freckled = _flag([float(rng.random() < 0.12) for rng in rngs], device)
-    spots = ((studio.noise[2] - 1.6) * 3).clamp(0, 1)[None, :, None] * mask["face"]
-    color = color * (1 - 0.22 * freckled * spots)
+    spots = ((studio.noise[2] - 1.2) * 3).clamp(0, 1)[None, :, None] * mask["blush"]
+    color = color * (1 - 0.25 * freckled * spots)
     old = _flag([{"old": 1.0, "adult": 0.15}.get(c.age, 0.0) for c in characters], device)
     color = color * (1 - 0.42 * old * mask["wrinkles"])
     socket = _flag([0.20 if c.age == "old" else 0.10 for c in characters], device)
@@ -152,12 +155,12 @@ def _eyes(
     characters: list[Character], color: Tensor, mask: dict[str, Tensor], device: torch.device
 ) -> Tensor:
     iris = _rgb(characters, "eyes", device)[:, None]
-    dark = _flag([c.eyes == "black" and c.archetype in ("alien", "skeleton") for c in characters], device)
+    dark = _flag(
+        [c.eyes == "black" and c.archetype in ("alien", "skeleton") for c in characters], device
+    )
     blank = _flag([c.eyes == "white" for c in characters], device)
     color = _over(color, color.new_tensor(_SCLERA) * (1 - 0.96 * dark), mask["eye_white"])
     color = _over(color, iris, mask["iris"])
     color = color * (1 - mask["limbus"] * (0.55 - 0.30 * blank))
     color = _over(color, color.new_tensor([0.02, 0.02, 0.02]), mask["pupil"] * (1 - 0.75 * blank))
     return _over(color, color.new_tensor([1.0, 1.0, 1.0]), 0.9 * mask["highlight"])
-
-

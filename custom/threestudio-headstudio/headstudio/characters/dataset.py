@@ -14,10 +14,10 @@ from headstudio.characters.attributes import (
     Character,
     attribute_classes,
     attribute_names,
-    sample_character,
 )
 from headstudio.characters.build import DEFAULT_SPLATS, studio_for
 from headstudio.characters.captions import caption
+from headstudio.characters.people import sample_character
 from headstudio.characters.poses import random_poses
 from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams, HeadModel
@@ -58,7 +58,7 @@ class CameraRange:
     def sample(
         self, count: int, size: int, generator: torch.Generator
     ) -> tuple[Cameras, Tensor, Tensor]:
-        """``count`` cameras [1, count] on the CPU, their azimuths and elevations [count] in degrees.
+        """Cameras [1, count] on the CPU, their azimuths and elevations [count] in degrees.
 
         Args:
             count: number of cameras.
@@ -132,7 +132,7 @@ class CharacterDataset:
         n_splats: int = DEFAULT_SPLATS,
         cameras: CameraRange | None = None,
         views_per_character: int = 4,
-        batch_pictures: int = 64,
+        batch_pictures: int = 128,
     ) -> None:
         if n_characters < 1:
             raise HeadStudioError(f"a dataset needs characters, got n_characters={n_characters}")
@@ -231,7 +231,10 @@ class CharacterDataset:
         seed = int(torch.randint(2**31 - 1, (), generator=generator))
         rng = np.random.default_rng(seed)
         rows = zip(
-            character.tolist(), angles["azimuth"].tolist(), angles["elevation"].tolist(), strict=True
+            character.tolist(),
+            angles["azimuth"].tolist(),
+            angles["elevation"].tolist(),
+            strict=True,
         )
         return [caption(self.characters[i], rng, view_word(a, e)) for i, a, e in rows]
 

@@ -7,88 +7,17 @@ of the skull that keeps still. All strands of a style grow at once; a style is a
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 from scipy.spatial import cKDTree
 
 from headstudio.characters.anatomy import Anatomy, Array, smoothstep
 from headstudio.characters.cloud import Cloud, unit
+from headstudio.characters.hair_styles import STYLES, HairStyle
 from headstudio.characters.surface import Surface
 from headstudio.errors import HeadStudioError
 
 Comb = Callable[["Scalp", Array], Array]
-
-
-@dataclass(frozen=True)
-class HairStyle:
-    """How a style grows. Lengths in metres, for a face of the usual size."""
-
-    comb: str  # name of a direction field of this module
-    length: float
-    segments: int
-    strands: int
-    lift: float = 0.3  # how far a strand first stands up, 0 lying .. 1 along the normal
-    weight: float = 0.0  # how soon it hangs down, 0 stiff .. 1 at once
-    hug: float = 0.0  # how strongly it is held to the head, 0..1
-    volume: float = 0.008  # thickness of the hair on the head
-    width: float = 0.0019  # standard deviation across a splat
-    curl: float = 0.0  # radius of a helix about the strand's path
-    turns: float = 3.0  # of the helix or wave, over the length
-    wave: float = 0.0  # sideways amplitude
-    scatter: float = 0.18  # random tilt of every strand
-    length_spread: float = 0.15
-    ends_at: float | None = None  # height where all strands end, in face heights above the chin
-    covers: str = "all"  # which part of the scalp: all, top, sides, none
-    extra: str = "none"  # tail, bun or fringe
-
-
-STYLES: dict[str, HairStyle] = {
-    "buzz cut": HairStyle("down", 0.007, 2, 3600, 0.75, width=0.0013, volume=0.001, scatter=0.4),
-    "short": HairStyle(
-        "down", 0.036, 5, 1600, 0.5, 0.15, 0.35, volume=0.012, scatter=0.3, length_spread=0.3
-    ),
-    "side parted": HairStyle(
-        "side", 0.070, 8, 1000, 0.35, 0.1, 0.55, volume=0.015, length_spread=0.35
-    ),
-    "slicked back": HairStyle(
-        "back", 0.080, 10, 800, 0.22, 0.0, 0.9, volume=0.009, scatter=0.06, length_spread=0.3
-    ),
-    "spiky": HairStyle(
-        "down", 0.042, 5, 1600, 0.95, volume=0.004, width=0.0022, scatter=0.12, length_spread=0.2
-    ),
-    "curly": HairStyle(
-        "down", 0.065, 10, 800, 0.6, 0.2, 0.3, volume=0.018, curl=0.0065, turns=2.2, scatter=0.4
-    ),
-    "afro": HairStyle(
-        "up", 0.058, 8, 1000, 1.0, volume=0.004, width=0.0034, curl=0.008, turns=3.0, scatter=0.22
-    ),
-    "mohawk": HairStyle(
-        "up", 0.046, 7, 1000, 1.0, volume=0.004, width=0.0024, scatter=0.05, covers="strip"
-    ),
-    "bob": HairStyle(
-        "parting", 0.20, 16, 500, 0.35, 0.95, 0.3, volume=0.014, width=0.0026, ends_at=0.06
-    ),
-    "fringe": HairStyle(
-        "parting", 0.20, 16, 420, 0.35, 0.95, 0.3, volume=0.014, width=0.0026, ends_at=0.02,
-        extra="fringe",
-    ),
-    "long": HairStyle(
-        "parting", 0.31, 15, 550, 0.3, 0.95, 0.25, volume=0.013, width=0.0029, ends_at=-0.50,
-        length_spread=0.25,
-    ),
-    "long wavy": HairStyle(
-        "parting", 0.32, 18, 460, 0.4, 0.95, 0.2, volume=0.018, width=0.0029, wave=0.007,
-        turns=3.5, ends_at=-0.45, length_spread=0.25, scatter=0.12,
-    ),
-    "ponytail": HairStyle(
-        "tail", 0.12, 10, 560, 0.12, 0.0, 1.0, volume=0.006, scatter=0.04, extra="tail"
-    ),
-    "bun": HairStyle("bun", 0.12, 10, 560, 0.12, 0.0, 1.0, volume=0.006, scatter=0.04, extra="bun"),
-    "balding": HairStyle(
-        "down", 0.028, 4, 1500, 0.5, 0.3, 0.4, volume=0.009, scatter=0.3, covers="sides"
-    ),
-}  # fmt: skip
 
 
 class Scalp:
@@ -136,7 +65,7 @@ class Scalp:
 
 
 def _down(scalp: Scalp, points: Array) -> Array:
-    return unit(points - scalp.crown) + [0.0, -0.35, 0.0]
+    return unit(points - scalp.crown) + np.array([0.0, -0.35, 0.0])
 
 
 def _up(scalp: Scalp, points: Array) -> Array:
@@ -187,15 +116,13 @@ _COMBS: dict[str, Comb] = {
 # --- growing ----------------------------------------------------------------------------------
 
 
-def _keep_off_face(
-    scalp: Scalp, style: HairStyle, points: Array, fringe: bool
-) -> Array:
+def _keep_off_face(scalp: Scalp, style: HairStyle, points: Array, fringe: bool) -> Array:
     """Push points that hang before the face to its side, and there onto the head."""
     a, u = scalp.anatomy, scalp.anatomy.unit
     floor = a.lm(105)[1] + 0.004 * u if fringe else a.hairline_height(points)
     degrees = np.degrees(a.azimuth(points))
     low = smoothstep(a.chin[1] + 0.03 * u, a.chin[1] - 0.02 * u, points[:, 1])
-    limit = np.where(points[:, 1] > a.eye_y + 0.02 * u, 62.0, 72.0) + 16.0 * low
+    limit = np.where(points[:, 1] > a.eye_y + 0.02 * u, 64.0, 78.0) + 10.0 * low
     inside = (points[:, 1] < floor - 0.001 * u) & (degrees < limit)
     if not inside.any():
         return points
@@ -233,7 +160,7 @@ def _grow(
     direction = unit(style.lift * normals + (1 - style.lift) * comb(scalp, roots) + 0.5 * tilt)
     for i in range(k):
         t = (i + 1) / k
-        height, normal = scalp.surface_at(points)
+        _, normal = scalp.surface_at(points)
         tangent = comb(scalp, points)
         tangent = tangent - (tangent * normal).sum(1, keepdims=True) * normal * (1 - style.lift)
         # Hair over the face is combed aside before it may hang.
@@ -341,7 +268,9 @@ def _fringe(scalp: Scalp, style: HairStyle, rng: np.random.Generator) -> Array:
     forward = HairStyle("front", 0.085, 8, 0, 0.25, 0.55, 0.4, 0.008, scatter=0.05)
 
     def comb(_: Scalp, points: Array) -> Array:
-        return unit(np.stack([points[:, 0] * 4, np.full(len(points), -0.5), np.full(len(points), 1.0)], 1))
+        return unit(
+            np.stack([points[:, 0] * 4, np.full(len(points), -0.5), np.full(len(points), 1.0)], 1)
+        )
 
     path = _grow(scalp, forward, roots[pick], normals[pick], comb, rng, fringe=True)
     floor = a.lm(105)[1] + 0.003 * u + 0.004 * u * rng.random(len(path))
@@ -353,8 +282,8 @@ def _tail(scalp: Scalp, rng: np.random.Generator) -> Array:
     u, n, k = scalp.anatomy.unit, 170, 14
     around = rng.normal(size=(n, 3)) * 0.0055 * u
     t = np.linspace(0, 1, k + 1)[None, :, None]
-    out = scalp.tail + [0.0, 0.016 * u, -0.045 * u]
-    low = scalp.tail + [0.0, -0.17 * u, -0.050 * u]
+    out = scalp.tail + np.array([0.0, 0.016, -0.045]) * u
+    low = scalp.tail + np.array([0.0, -0.17, -0.050]) * u
     start, end = scalp.tail + around * 0.6, low + around * 1.6
     bend = out + around * 2.6
     path = (1 - t) ** 2 * start[:, None] + 2 * t * (1 - t) * bend[:, None] + t**2 * end[:, None]

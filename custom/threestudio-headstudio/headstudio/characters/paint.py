@@ -54,7 +54,8 @@ def _smile_distance(anatomy: Anatomy, surface: Surface) -> Array:
     """Distance to the mouth's line, drawn out and up at its corners."""
     u, left, right = anatomy.unit, anatomy.lm(291), anatomy.lm(61)
     out = np.array([0.016, 0.012]) * u
-    line = np.array([right[:2] + [-out[0], out[1]], right[:2], left[:2], left[:2] + out])
+    flip = np.array([-1.0, 1.0])
+    line = np.array([right[:2] + flip * out, right[:2], left[:2], left[:2] + out])
     points = surface.cloud.points
     lips = np.maximum(-anatomy.lips_distance(points), 0.0)
     tails = polyline_distance(points[:, :2], line)
@@ -107,7 +108,9 @@ def _warrior(layers: _Layers, anatomy: Anatomy, surface: Surface) -> None:
         stripe = smoothstep(0.0042 * u, 0.0030 * u, np.abs(y - level))
         rgb = (0.82, 0.06, 0.05) if k == 0 else (0.95, 0.93, 0.88)
         layers.add(rgb, m["face"] * outside * stripe)
-    brow = smoothstep(0.0035 * u, 0.0025 * u, x) * smoothstep(eye[1] + 0.005 * u, eye[1] + 0.01 * u, y)
+    brow = smoothstep(0.0035 * u, 0.0025 * u, x) * smoothstep(
+        eye[1] + 0.005 * u, eye[1] + 0.01 * u, y
+    )
     layers.add((0.82, 0.06, 0.05), m["face"] * brow)
 
 
@@ -152,7 +155,9 @@ def _tiger(layers: _Layers, anatomy: Anatomy, surface: Surface) -> None:
 def _mask(layers: _Layers, anatomy: Anatomy, surface: Surface) -> None:
     m, u = surface.masks, anatomy.unit
     x, y, eye = np.abs(m["x"]), m["y"], anatomy.eye_center["left"]
-    half = np.interp(x, [0.0, 0.010 * u, eye[0], 0.055 * u, 0.09 * u], [0.008, 0.011, 0.021, 0.014, 0.010])
+    half = np.interp(
+        x, [0.0, 0.010 * u, eye[0], 0.055 * u, 0.09 * u], [0.008, 0.011, 0.021, 0.014, 0.010]
+    )
     band = smoothstep(0.0015 * u, -0.0015 * u, np.abs(y - eye[1] - 0.003 * u) - half * u)
     scalp = smoothstep(100.0, 85.0, np.degrees(anatomy.azimuth(surface.cloud.points)))
     layers.add((0.035, 0.035, 0.045), band * scalp * (1 - m["ears"]))

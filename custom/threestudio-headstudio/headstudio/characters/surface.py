@@ -13,12 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
-from headstudio.characters.anatomy import SIDES, UPPER_LID, Anatomy, Array, polyline_distance
-from headstudio.characters.anatomy import resample as resample_line
-from headstudio.characters.anatomy import smoothstep
+from headstudio.characters.anatomy import (
+    SIDES,
+    UPPER_LID,
+    Anatomy,
+    Array,
+    polyline_distance,
+    resample,
+    smoothstep,
+)
 from headstudio.characters.cloud import Cloud, perpendicular, unit
 
-EYE_WHITE, IRIS, PUPIL, TEETH, TONGUE, MOUTH = "eye_white", "iris", "pupil", "teeth", "tongue", "mouth"
 IRIS_RADIUS, PUPIL_RADIUS, HIGHLIGHT_RADIUS = 0.0068, 0.0029, 0.0013  # metres, a bit generous
 _CANDIDATES_PER_SAMPLE = 7
 _SIGMA_PER_RADIUS = 1.25  # standard deviation of a disc over the radius of its cell
@@ -47,7 +52,7 @@ def build_surface(anatomy: Anatomy, count: int, seed: int) -> Surface:
     masks = _masks(anatomy, points, face, skin)
     sigma = _SIGMA_PER_RADIUS * radius
     cloud = Cloud.make(
-        points,
+        points + _wider_eyes(anatomy, points, skin),
         perpendicular(normals),
         normals,
         np.stack([sigma, sigma, _FLATNESS * sigma], 1),
@@ -117,12 +122,15 @@ def _relative_spacing(anatomy: Anatomy, points: Array, face: NDArray[np.int64]) 
         anatomy.chin[1] - 0.02 * u, anatomy.chin[1], height
     )
     spacing = 1.9 - 0.9 * on_face
-    spacing = np.where(height < anatomy.chin[1] - 0.03 * u, 2.2, spacing)
+    spacing = np.where(height < anatomy.chin[1] - 0.03 * u, 1.9, spacing)
     ears = anatomy.region_faces("ears")[face]
     spacing = np.where(ears, 1.1, spacing)
     lips = anatomy.lips_distance(points)
-    spacing *= np.where(np.abs(lips) < 0.006 * u, 0.7, 1.0)
-    spacing *= 1.0 - 0.45 * smoothstep(0.010 * u, 0.004 * u, anatomy.lid_distance(points))
+    spacing *= np.where(np.abs(lips) < 0.006 * u, 0.75, 1.0)
+    spacing *= np.where(np.abs(lips) < 0.0022 * u, 0.62, 1.0)
+    lids = anatomy.lid_distance(points)
+    spacing *= 1.0 - 0.4 * smoothstep(0.010 * u, 0.005 * u, lids)
+    spacing *= 1.0 - 0.4 * smoothstep(0.005 * u, 0.002 * u, lids)
     inner = anatomy.inner_faces[face]
     spacing = np.where(inner, 2.0, spacing)
     for side in SIDES:
@@ -174,7 +182,9 @@ def _masks(
     masks: dict[str, Array] = {"ears": ears.astype(float)}
     lips = anatomy.lips_distance(points)
     masks["lips"] = smoothstep(-0.0007 * u, 0.0007 * u, lips)
-    masks["mouth_line"] = smoothstep(0.0022 * u, 0.0006 * u, anatomy.mouth_line_distance(points))
+    masks["mouth_line"] = (
+        smoothstep(0.0016 * u, 0.0004 * u, anatomy.mouth_line_distance(points)) * masks["lips"]
+    )
     masks["brows"] = smoothstep(0.0004 * u, 0.0030 * u, anatomy.brow_distance(points))
     masks["scalp"] = anatomy.scalp(points, ears)
     for style in ("full", "moustache", "goatee"):
@@ -189,15 +199,15 @@ def _masks(
     for name in ("lips", "mouth_line", "brows", "scalp", "lid_line", "eye_socket", "face"):
         masks[name] = np.where(skin, masks[name], 0.0)
     masks |= _eye_masks(anatomy, points, face)
-    masks[TEETH] = anatomy.region_faces("teeth")[face].astype(float)
-    masks[TONGUE] = anatomy.region_faces("tongue")[face].astype(float)
-    masks[MOUTH] = anatomy.region_faces("mouth_interior", "gums")[face].astype(float)
+    masks["teeth"] = anatomy.region_faces("teeth")[face].astype(float)
+    masks["tongue"] = anatomy.region_faces("tongue")[face].astype(float)
+    masks["mouth"] = anatomy.region_faces("mouth_interior", "gums")[face].astype(float)
     masks["x"], masks["y"], masks["z"] = x, y, points[:, 2]
     return masks
 
 
 def _upper_lid_distance(anatomy: Anatomy, points: Array) -> Array:
-    lines = [resample_line(anatomy.lm(*UPPER_LID[side]), 24) for side in SIDES]
+    lines = [resample(anatomy.lm(*UPPER_LID[side]), 24) for side in SIDES]
     return np.min([polyline_distance(points, line) for line in lines], axis=0)
 
 
@@ -227,8 +237,10 @@ def _wrinkles(anatomy: Anatomy, points: Array) -> Array:
         lines += line * smoothstep(0.042 * u, 0.030 * u, np.abs(x))
     nose_y = anatomy.mouth[1] + 0.022 * u
     for sign in (-1.0, 1.0):
-        fold = np.array([[0.017, nose_y / u], [0.025, nose_y / u - 0.009], [0.031, nose_y / u - 0.024]])
-        distance = polyline_distance(points[:, :2], resample_line(fold * [sign * u, u], 20))
+        fold = np.array(
+            [[0.017, nose_y / u], [0.025, nose_y / u - 0.009], [0.031, nose_y / u - 0.024]]
+        )
+        distance = polyline_distance(points[:, :2], resample(fold * [sign * u, u], 20))
         lines += np.exp(-0.5 * (distance / (0.0013 * u)) ** 2)
     for side in SIDES:
         eye = anatomy.eye_center[side]
@@ -241,7 +253,8 @@ def _wrinkles(anatomy: Anatomy, points: Array) -> Array:
 def _eye_masks(anatomy: Anatomy, points: Array, face: NDArray[np.int64]) -> dict[str, Array]:
     """Rings about the gaze; an eyeball looks along +z at rest."""
     n = len(points)
-    masks = {k: np.zeros(n) for k in (EYE_WHITE, IRIS, PUPIL, "limbus", "highlight", "lid_shadow")}
+    names = ("eye_white", "iris", "pupil", "limbus", "highlight", "lid_shadow")
+    masks = {name: np.zeros(n) for name in names}
     u = anatomy.unit
     for side in SIDES:
         eye = anatomy.eye_faces(side)[face]
@@ -250,14 +263,23 @@ def _eye_masks(anatomy: Anatomy, points: Array, face: NDArray[np.int64]) -> dict
         radial = np.where(front, np.hypot(offset[:, 0], offset[:, 1]), 1.0)
         spark = np.hypot(offset[:, 0] - 0.0024 * u, offset[:, 1] - 0.0024 * u)
         edge = 0.0005 * u
-        masks[EYE_WHITE] += eye
-        masks[IRIS] += eye * smoothstep(edge, -edge, radial - IRIS_RADIUS * u)
-        masks[PUPIL] += eye * smoothstep(edge, -edge, radial - PUPIL_RADIUS * u)
+        masks["eye_white"] += eye
+        masks["iris"] += eye * smoothstep(edge, -edge, radial - IRIS_RADIUS * u)
+        masks["pupil"] += eye * smoothstep(edge, -edge, radial - PUPIL_RADIUS * u)
         ring = np.exp(-0.5 * ((radial - IRIS_RADIUS * u) / (0.0008 * u)) ** 2)
         masks["limbus"] += eye * ring
         masks["highlight"] += eye * front * smoothstep(edge, -edge, spark - HIGHLIGHT_RADIUS * u)
         masks["lid_shadow"] += eye * smoothstep(0.0025 * u, 0.006 * u, offset[:, 1])
     return masks
+
+
+def _wider_eyes(anatomy: Anatomy, points: Array, skin: NDArray[np.bool_]) -> Array:
+    """Shift [n, 3] of the lids' splats away from the opening, by about what their width covers."""
+    u = anatomy.unit
+    near = skin * smoothstep(0.006 * u, 0.001 * u, anatomy.lid_distance(points))
+    upper = _upper_lid_distance(anatomy, points) < anatomy.lid_distance(points) + 1e-6
+    rise = np.where(upper, 0.0008, -0.0004) * u * near
+    return np.stack([np.zeros_like(rise), rise, np.zeros_like(rise)], 1)
 
 
 # --- light --------------------------------------------------------------------------------------
@@ -319,7 +341,7 @@ def _inner_light(anatomy: Anatomy, points: Array, masks: dict[str, Array]) -> Ar
     u = anatomy.unit
     depth = anatomy.mouth[2] - points[:, 2]
     mouth = 1.0 - 0.55 * smoothstep(0.008 * u, 0.045 * u, depth)
-    return np.where(masks[EYE_WHITE] > 0, 1.0 - 0.28 * masks["lid_shadow"], mouth)
+    return np.where(masks["eye_white"] > 0, 1.0 - 0.28 * masks["lid_shadow"], mouth)
 
 
 def _smooth_noise(points: Array, scale: float, rng: np.random.Generator) -> Array:
