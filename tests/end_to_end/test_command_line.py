@@ -160,3 +160,14 @@ def test_regularisers_can_be_switched(launch, workplace, small_training):
     (row,) = (r for r in metrics(workplace / "outputs/losses/red_hair@now") if r["train/loss"])
     assert "train/loss_position" not in row
     assert float(row["train/loss_opaque"]) > 0
+
+
+def test_learning_rates_follow_their_schedules(launch, workplace, small_training):
+    schedule = "system.learning_rates={geometry.splats.means: [0, 1.0e-2, 1.0e-4, 4]}"
+    off = "system.geometry.density_control=false"
+    assert launch(*small_training, schedule, off, "name=rates", "timestamp=@now") == 0
+    rows = metrics(workplace / "outputs" / "rates" / "red_hair@now")
+    rates = [float(r["lr-Adam/geometry.splats.means"]) for r in rows if r["train/loss"] == ""]
+    # Lightning reads them before the step sets its own: each row is the previous step's.
+    expected = [10 ** -(2 + min(step, 4) / 2) for step in range(5)]
+    assert rates[1:6] == pytest.approx(expected, rel=1e-3)

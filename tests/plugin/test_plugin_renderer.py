@@ -9,6 +9,7 @@ import threestudio
 from headstudio.errors import HeadStudioError
 from headstudio.plugin.renderer import view_directions
 from headstudio.render import Cameras, render_splats
+from threestudio.utils.ops import get_ray_directions, get_rays
 
 
 def test_views_are_those_of_single_renders(make_geometry, make_renderer, batch):
@@ -56,6 +57,11 @@ def test_gradients_reach_splats_and_a_learned_background(make_geometry, batch):
 def test_directions_run_through_the_pixels(batch):
     directions = view_directions(batch["c2w"], batch["fovy"], 25, 25)
     assert torch.allclose(directions.norm(dim=-1), torch.ones(3, 25, 25), atol=1e-5)
+    focal = 12.5 / (batch["fovy"] / 2).tan()
+    camera = get_ray_directions(H=25, W=25, focal=1.0).repeat(3, 1, 1, 1)
+    camera[..., :2] /= focal[:, None, None, None]
+    expected = get_rays(camera, batch["c2w"], keepdim=True, normalize=True)[1]
+    assert torch.allclose(directions, expected, atol=1e-5)
     forward = -batch["c2w"][:, :3, 2]
     assert torch.allclose(directions[:, 12, 12], forward, atol=1e-5)
     # The upper edge is half a pixel beyond the first row: half the field of view away.

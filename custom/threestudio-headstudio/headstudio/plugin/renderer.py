@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 import threestudio
@@ -13,7 +15,6 @@ from headstudio.render import Backend, Cameras, render_splats
 from threestudio.models.background.base import BaseBackground
 from threestudio.models.materials.base import BaseMaterial
 from threestudio.models.renderers.base import Rasterizer
-from threestudio.utils.ops import get_ray_directions, get_rays
 
 BACKENDS = get_args(Backend)
 
@@ -104,9 +105,15 @@ class GsplatRenderer(Rasterizer):
 
 
 def view_directions(c2w: Tensor, fovy: Tensor, height: int, width: int) -> Tensor:
-    """Unit directions of the pixels' rays in the world, ``[B, H, W, 3]``, for a background."""
-    directions = get_ray_directions(H=height, W=width, focal=1.0).to(c2w)
-    focal = 0.5 * height / (0.5 * fovy).tan()
-    scale = directions.new_ones(len(c2w), 1, 1, 3)
-    scale[..., :2] = 1.0 / focal[:, None, None, None]
-    return get_rays(directions[None] * scale, c2w, keepdim=True, normalize=True)[1]
+    """Unit directions of the pixels' rays in the world, ``[B, H, W, 3]``, for a background.
+
+    threestudio's ``get_rays`` gives the same through a 3 x 3 product for every pixel: 300 MB for
+    eight views of 1024 px.
+    """
+    focal = (0.5 * height / (0.5 * fovy).tan())[:, None, None]
+    right, up, backward = c2w[:, :3, :3].unbind(-1)
+    x = torch.arange(width, device=c2w.device) + 0.5 - width / 2
+    y = height / 2 - torch.arange(height, device=c2w.device) - 0.5
+    across = x[None, :, None] / focal * right[:, None]  # [B, W, 3]
+    along = y[None, :, None] / focal * up[:, None] - backward[:, None]  # [B, H, 3]
+    return F.normalize(across[:, None] + along[:, :, None], dim=-1)
