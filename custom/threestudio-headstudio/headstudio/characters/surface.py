@@ -141,7 +141,7 @@ def _relative_spacing(anatomy: Anatomy, points: Array, face: NDArray[np.int64]) 
     return spacing
 
 
-@numba.njit(cache=True, fastmath=True)
+@numba.njit(fastmath=True)
 def _farthest_points(
     points: NDArray[np.float32], wish: NDArray[np.float32], count: int
 ) -> NDArray[np.int64]:
