@@ -24,7 +24,9 @@ for _place in (_ROOT, _ROOT / "custom" / "threestudio-headstudio"):
     if str(_place) not in sys.path:  # so that it runs from a checkout, as a file or a module
         sys.path.insert(0, str(_place))
 
+import diffusers  # noqa: E402
 import torch  # noqa: E402
+import transformers  # noqa: E402
 
 from headstudio.errors import HeadStudioError  # noqa: E402
 from tools.prior import smoke  # noqa: E402
@@ -53,6 +55,8 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     p.add_argument("--stop-after-minutes", type=float, metavar="M",
                    help="end this call by then, saving what the next goes on from")  # fmt: skip
+    p.add_argument("--last-call", action="store_true",
+                   help="plan the training to end in this call rather than to stop")  # fmt: skip
     p.add_argument("--finish-minutes", type=float, default=0.8, metavar="M",
                    help="part of these kept for sample grids and saving")  # fmt: skip
     p.add_argument("--seed", type=int)
@@ -102,20 +106,18 @@ def open_datasets(
     """Characters to train on, and others that the figures are taken on."""
     from headstudio.characters import CharacterDataset
     from headstudio.flame import HeadModel
+    from headstudio.motion import load_motion
     from headstudio.paths import find_asset
 
     head = HeadModel.load(options.head or find_asset("flame/open_head.npz"))
-    head = head.to(options.device)
-    size = settings.sizes.image
-    training = CharacterDataset(
-        head, settings.characters, image_size=size, device=options.device, seed=settings.seed
-    )
+    common = {
+        "image_size": settings.sizes.image,
+        "device": options.device,
+        "motions": [load_motion(path) for path in sorted(find_asset("motion").glob("*.npz"))],
+    }
+    training = CharacterDataset(head, settings.characters, seed=settings.seed, **common)
     held_out = CharacterDataset(
-        head,
-        settings.held_out_characters,
-        image_size=size,
-        device=options.device,
-        seed=settings.seed + 1_000_003,
+        head, settings.held_out_characters, seed=settings.seed + 1_000_003, **common
     )
     say(f"characters: {settings.characters} to train on, {settings.held_out_characters} held out")
     return training, held_out
@@ -141,6 +143,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             say(f"{count} files in {options.out}")
             return 0
         settings = settings_from(options)
+        for library in (diffusers, transformers):
+            library.utils.logging.set_verbosity_error()
+            library.utils.logging.disable_progress_bar()
         torch.set_float32_matmul_precision("high")
         torch.backends.cudnn.benchmark = True
         datasets = open_datasets(options, settings)
@@ -148,6 +153,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.stop_after_minutes is not None:
             budget = options.stop_after_minutes - options.finish_minutes
             run.deadline = _START + 60 * max(budget, 0.0)
+            run.last_call = options.last_call
         if options.preset == "smoke":
             smoke.measure(run, *datasets)
             return 0

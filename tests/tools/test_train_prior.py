@@ -25,12 +25,22 @@ from PIL import Image
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from headstudio.errors import HeadStudioError
+from headstudio.guidance import DiffusionPrior
 from tools import train_prior
-from tools.prior.data import LatentPool, add_stray_words, attribute_classes, render_chunk
+from tools.prior.data import (
+    LatentBatch,
+    LatentPool,
+    add_stray_words,
+    attribute_classes,
+    render_chunk,
+)
+from tools.prior.diffusion import Noiser
 from tools.prior.models import make_denoiser, make_unet, predict_noise
-from tools.prior.running import Run
+from tools.prior.optimize import Learner, Progress, learning_rate
+from tools.prior.running import PhaseLoop, Run
+from tools.prior.sampling import pictures_of_views
 from tools.prior.saving import pack, save_prior, unpack
-from tools.prior.settings import Settings, Sizes, preset
+from tools.prior.settings import Phase, Settings, Sizes, preset
 from tools.prior.tokenizer import encode, load_tokenizer, train_tokenizer
 from tools.prior.training import train
 
@@ -156,6 +166,22 @@ def test_saved_parts_agree_with_each_other(trained: Path) -> None:
     assert stored["dtype"] == "float16"
 
 
+def test_guidance_loads_it_and_predicts_the_same_noise(trained: Path) -> None:
+    prior = DiffusionPrior.from_pretrained(trained / "prior", dtype=torch.float32)
+    assert (prior.image_size, prior.latent_size, prior.control_size) == (32, 8, 32)
+    generator = torch.Generator().manual_seed(0)
+    noisy, control = torch.randn(2, 4, 8, 8, generator=generator), torch.rand(2, 32, 32, 3)
+    t, weight = torch.tensor([100, 900]), torch.tensor([1.0, 0.0])
+    text = prior.embed_text(["a head with blue skin, front view", ""])
+    guided = prior.predict_noise(noisy, t, text, control, weight)
+    with torch.no_grad():
+        ours = predict_noise(
+            prior.unet, prior.controlnet, noisy, t, text, control.movedim(-1, 1), weight
+        )
+    assert torch.allclose(guided, ours, atol=1e-5)
+    assert not torch.allclose(text[0], text[1])
+
+
 def test_scaling_factor_makes_unit_latents(trained: Path) -> None:
     vae = AutoencoderKL.from_pretrained(trained / "prior", subfolder="vae").float()
     images = render_chunk(Discs(), tiny(), 0, 0).image.permute(0, 3, 1, 2).float() / 127.5 - 1
@@ -214,6 +240,89 @@ def test_autoencoder_and_denoiser_learn(tmp_path: Path) -> None:
     assert autoencoder[-1]["psnr"] > autoencoder[0]["psnr"] + 3
     assert diffusion[-1]["loss"] < 0.8 * diffusion[0]["loss"]
     assert diffusion[-1]["text/skin"] == 1.0  # three words to tell apart
+
+
+def test_last_call_plans_the_rest_of_the_phase(tmp_path: Path) -> None:
+    phase = Phase(minutes=60, batch=1, learning_rate=1.0, warmup_steps=1)
+    run = run_in(tmp_path, tiny())
+    learner = Learner({"net": torch.nn.Linear(2, 2)}, phase, run.device)
+    loop = PhaseLoop(run, "diffusion", phase, learner)
+    loop.progress = Progress(step=10, seconds=60.0)
+    assert learning_rate(learner.phase, loop.progress) == pytest.approx(1.0, abs=1e-3)
+    loop.end_by(time.monotonic() + 60.0)
+    assert learning_rate(learner.phase, loop.progress) == pytest.approx(0.5, abs=1e-2)
+    loop.progress.seconds = 119.9
+    assert not loop.done
+    assert learning_rate(learner.phase, loop.progress) == pytest.approx(0.01)
+    loop.progress.seconds = 120.0
+    assert loop.done
+
+
+def test_learner_is_adam_in_full_precision() -> None:
+    """Master weights must follow AdamW on float32 gradients, and the average must lag behind."""
+    torch.manual_seed(0)
+    network = torch.nn.Linear(3, 2)
+    reference = torch.nn.Linear(3, 2)
+    reference.load_state_dict(network.state_dict())
+    phase = Phase(minutes=60, batch=1, learning_rate=1e-3, warmup_steps=1, ema_decay=0.5)
+    learner = Learner({"net": network}, phase, torch.device("cpu"))
+    adam = torch.optim.AdamW(
+        [
+            {"params": [reference.weight], "weight_decay": 0.01},
+            {"params": [reference.bias], "weight_decay": 0.0},
+        ],
+        lr=1e-3,
+        betas=(0.9, 0.99),
+    )
+    average = {k: v.clone() for k, v in reference.state_dict().items()}
+    for step in range(20):
+        for working, full in zip(network.parameters(), reference.parameters(), strict=True):
+            working.grad = (0.1 * torch.randn_like(full)).bfloat16()
+            full.grad = working.grad.float()
+        norm = learner.step(Progress(step=step))
+        assert norm == pytest.approx(torch.nn.utils.clip_grad_norm_(reference.parameters(), 1.0))
+        adam.step()
+        decay = min(0.5, (1 + step) / (10 + step))
+        for key, value in reference.state_dict().items():
+            average[key].lerp_(value, 1 - decay)
+    for master, full in zip(learner.master, reference.parameters(), strict=True):
+        assert torch.allclose(master, full, atol=1e-6)
+    kept = torch.nn.Linear(3, 2)
+    learner.copy_average({"net": kept})
+    assert torch.allclose(kept.weight, average["weight"], atol=1e-6)
+    assert network.weight.dtype == torch.bfloat16
+    assert torch.equal(network.weight, reference.weight.bfloat16()) or torch.allclose(
+        network.weight.float(), reference.weight, rtol=2**-7
+    )
+
+
+def test_noise_and_its_weights(trained: Path) -> None:
+    """z_t = sqrt(a) z + sqrt(1 - a) e, dropped parts are empty, weights are min(SNR, 5) / SNR."""
+    settings = tiny(caption_dropout=0.5, control_dropout=0.5)
+    tokenizer = load_tokenizer(trained / "state" / "tokenizer")
+    empty = encode(tokenizer, [""])[0]
+    noiser = Noiser(settings, empty, torch.device("cpu"))
+    batch = LatentBatch(
+        latents=torch.randn(64, 4, 8, 8).half(),
+        control=torch.full((64, 32, 32, 3), 255, dtype=torch.uint8),
+        control_weight=torch.ones(64),
+        tokens=encode(tokenizer, ["a head with blue skin"]).int().expand(64, -1),
+        labels=torch.zeros(64, 2, dtype=torch.long),
+    )
+    noised = noiser(batch, torch.Generator().manual_seed(0))
+    alpha = DDIMScheduler.from_pretrained(trained / "prior", subfolder="scheduler").alphas_cumprod
+    a = alpha[noised.timesteps][:, None, None, None]
+    expected = a.sqrt() * batch.latents.float() + (1 - a).sqrt() * noised.noise
+    assert torch.allclose(noised.noisy, expected, atol=1e-5)
+    wordless = (noised.tokens == empty).all(1)
+    assert 16 < wordless.sum() < 48
+    assert torch.equal((noised.labels == -100).all(1), wordless)
+    unseen = noised.control_weight == 0
+    assert 16 < unseen.sum() < 48
+    assert torch.equal(noised.control.float().amax((1, 2, 3)) == 0, unseen)
+    snr = (a / (1 - a)).flatten()
+    weight = noiser.weight(noised.timesteps)
+    assert torch.allclose(weight, torch.where(snr < 5, 1.0, 5 / snr), rtol=1e-4)
 
 
 def test_archives_restore_the_folder(trained: Path, tmp_path: Path) -> None:
@@ -317,6 +426,12 @@ def test_stray_words_keep_the_caption(trained: Path) -> None:
         assert all(part in after.split(", ") for part in before.split(", "))
 
 
+def test_grid_columns_show_the_views_they_are_named_after() -> None:
+    captions = ["a, side view", "b", "c, front view", "d, back view", "e, front view"]
+    assert pictures_of_views(captions) == [2, 0, 3, 4]
+    assert pictures_of_views(captions[:2]) == [0, 1]
+
+
 # --- tokenizer -----------------------------------------------------------------------------
 
 
@@ -365,9 +480,7 @@ def test_tokenizer_files_are_those_of_any_clip_reader(tmp_path: Path) -> None:
     for word in ("portrait", "blued", "qx"):
         parts = [*word[:-1], word[-1] + "</w>"]
         while len(parts) > 1:
-            pairs = [
-                (ranks.get(p, 1e9), i) for i, p in enumerate(zip(parts, parts[1:], strict=False))
-            ]
+            pairs = [(ranks.get(p, 1e9), i) for i, p in enumerate(itertools.pairwise(parts))]
             rank, i = min(pairs)
             if rank == 1e9:
                 break

@@ -9,7 +9,14 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from tools.prior.data import HELD_OUT, TRAINING, PictureSource, as_input, render_pictures, seed_of
+from tools.prior.data import (
+    HELD_OUT,
+    FirstPictures,
+    PictureSource,
+    as_input,
+    render_pictures,
+    seed_of,
+)
 from tools.prior.logs import say
 from tools.prior.models import make_autoencoder
 from tools.prior.optimize import WORKING_DTYPE, Learner
@@ -76,7 +83,7 @@ def disturb(pictures: Tensor, generator: torch.Generator, share: float = 0.25) -
 
 
 def train_autoencoder(
-    run: Run, source: PictureSource, held_out: PictureSource
+    run: Run, first: FirstPictures, held_out: PictureSource
 ) -> tuple[AutoencoderKL, bool]:
     """Train, or go on training, or take the finished one from the state folder.
 
@@ -93,12 +100,12 @@ def train_autoencoder(
     loop = PhaseLoop(run, "autoencoder", phase, learner)
     loop.resume(seed_of(settings.seed, 11))
     if not loop.done:
-        _train(run, loop, source, held_out, working)
+        _train(run, loop, first, held_out, working)
     final = make_autoencoder(settings.sizes).to(run.device).eval().requires_grad_(False)
     learner.copy_average({"vae": final})
     if loop.done:
         if "scaling_factor" not in loop.extra:
-            loop.extra["scaling_factor"] = _scaling_factor(run, final, source)
+            loop.extra["scaling_factor"] = _scaling_factor(final, first)
             loop.save()
         final.register_to_config(scaling_factor=loop.extra["scaling_factor"])
     return final, loop.done
@@ -107,13 +114,12 @@ def train_autoencoder(
 def _train(
     run: Run,
     loop: PhaseLoop,
-    source: PictureSource,
+    first: FirstPictures,
     held_out: PictureSource,
     working: AutoencoderKL,
 ) -> None:
     settings, phase = run.settings, loop.phase
-    pictures = render_pictures(source, settings, TRAINING, settings.autoencoder_pictures)
-    say(f"autoencoder: {len(pictures)} pictures rendered")
+    pictures = first.get()
     sizes = settings.sizes
     latent_shape = (phase.batch, sizes.latent_channels, sizes.latent, sizes.latent)
     checker = Checker(run, held_out)
@@ -204,11 +210,9 @@ def encoder_of(autoencoder: AutoencoderKL) -> Callable[[Tensor], Tensor]:
     return encode
 
 
-def _scaling_factor(run: Run, autoencoder: AutoencoderKL, source: PictureSource) -> float:
+def _scaling_factor(autoencoder: AutoencoderKL, first: FirstPictures) -> float:
     """1 / standard deviation of the latents, what diffusers multiplies them by."""
-    count = min(2048, run.settings.autoencoder_pictures)
-    pictures = render_pictures(source, run.settings, TRAINING, count)
     autoencoder.register_to_config(scaling_factor=1.0)
-    deviation = encoder_of(autoencoder)(pictures.image).std().item()
+    deviation = encoder_of(autoencoder)(first.get().image[:2048]).std().item()
     say(f"autoencoder: the latents' standard deviation is {deviation:.4f}")
     return 1.0 / max(deviation, 1e-6)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import CLIPTokenizer
 
+from tools.prior.logs import say
 from tools.prior.settings import Settings
 from tools.prior.tokenizer import STRAY_PHRASES, encode
 
@@ -92,6 +93,26 @@ def render_pictures(source: PictureSource, settings: Settings, stream: int, coun
         ),
         captions=[text for c in chunks for text in c.captions][:count],
     )
+
+
+class FirstPictures:
+    """The first pictures of the training stream, rendered when first asked for."""
+
+    def __init__(self, source: PictureSource, settings: Settings) -> None:
+        self.source, self.settings = source, settings
+        self._pictures: Pictures | None = None
+
+    def get(self) -> Pictures:
+        """``settings.autoencoder_pictures`` of them."""
+        if self._pictures is None:
+            count = self.settings.autoencoder_pictures
+            self._pictures = render_pictures(self.source, self.settings, TRAINING, count)
+            say(f"{count} pictures rendered")
+        return self._pictures
+
+    def free(self) -> None:
+        """Give their memory back."""
+        self._pictures = None
 
 
 def add_stray_words(captions: list[str], share: float, rng: np.random.Generator) -> list[str]:

@@ -230,6 +230,8 @@ def train_diffusion(
         loop.generator.set_state(before)
     final = trainer.averaged()
     check = TextCheck(run, held_out, tokenizer, list(classes))
+    if run.last_call and run.deadline < float("inf"):
+        loop.end_by(run.deadline)
     shown = loop.progress.seconds
     for step in loop:
         if settings.refresh_every and step % settings.refresh_every == settings.refresh_every - 1:

@@ -98,6 +98,11 @@ class Learner:
         targets = [p for name in self.modules for p in modules[name].parameters()]
         torch._foreach_copy_([p.detach() for p in targets], self.average)
 
+    @property
+    def rate(self) -> float:
+        """The learning rate of the last step."""
+        return float(self.optimizer.param_groups[0]["lr"])
+
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on bit for bit."""
         return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,8 @@ class Run:
         state: folder of the files a stopped run goes on from.
         logs: folder of tables, curves and pictures.
         deadline: ``time.monotonic()`` after which no further step is begun.
+        last_call: whether the second phase is to end, with its learning rate run down, by the
+            deadline, whatever was planned; for when no other call can follow.
         tables: figures by phase, for the curves.
         speeds: steps per second by phase, of this invocation.
     """
@@ -37,6 +39,7 @@ class Run:
     state: Path
     logs: Path
     deadline: float = float("inf")
+    last_call: bool = False
     tables: dict[str, list[Row]] = field(default_factory=dict)
     speeds: dict[str, float] = field(default_factory=dict)
 
@@ -149,6 +152,13 @@ class PhaseLoop:
         """Whether the phase's budget is spent."""
         return self.progress.fraction(self.phase) >= 1.0
 
+    def end_by(self, deadline: float) -> None:
+        """Plan the rest of the phase to end at a time of ``time.monotonic()``."""
+        left = max(deadline - time.monotonic(), 0.0)
+        self.phase = replace(self.phase, minutes=(self.progress.seconds + left) / 60)
+        self.learner.phase = self.phase
+        say(f"{self.name}: planned to end in {left:.0f} s")
+
     def __iter__(self) -> Iterator[int]:
         last = saved = time.monotonic()
         first, begin = self.progress.step, last
@@ -182,6 +192,7 @@ class PhaseLoop:
             HeadStudioError: if a figure is not finite; the last checkpoint is kept.
         """
         row: Row = {"step": float(self.progress.step), "seconds": self.progress.seconds}
+        row["learning_rate"] = self.learner.rate
         row.update({k: torch.as_tensor(v).item() for k, v in figures.items()})
         wrong = [k for k, v in row.items() if not abs(v) < float("inf")]
         if wrong:

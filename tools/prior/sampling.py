@@ -80,15 +80,21 @@ class Sampler:
         return (torch.cat(out).float() / 2 + 0.5).clamp(0, 1)
 
 
-def one_per_view(pictures: Pictures, names: list[str], classes: dict[str, list[str]]) -> list[int]:
-    """Index of a picture for each view, in the order of the view attribute's classes.
+VIEWS = ("front", "side", "back", "front")  # columns of a grid of prompts
 
-    Sources without an attribute called "view" get their first four pictures.
+
+def pictures_of_views(captions: list[str]) -> list[int]:
+    """Index of a picture for each of :data:`VIEWS`, told by the view words of the captions.
+
+    A view that no caption names is given a picture that is left.
     """
-    if "view" not in names:
-        return list(range(min(4, len(pictures))))
-    labels = pictures.labels[:, names.index("view")].tolist()
-    return [labels.index(v) for v in range(len(classes["view"])) if v in labels]
+    free = list(range(len(captions)))
+    chosen = []
+    for view in VIEWS[: len(captions)]:
+        index = next((i for i in free if f"{view} view" in captions[i]), free[0])
+        free.remove(index)
+        chosen.append(index)
+    return chosen
 
 
 def _grid(path: Path, rows: list[list[Tensor]], titles: list[str], left: list[str]) -> None:
@@ -124,16 +130,10 @@ def _wrapped(text: str, width: int) -> list[str]:
     return lines
 
 
-def prompt_grids(
-    folder: Path, name: str, sampler: Sampler, pictures: Pictures, classes: dict[str, list[str]]
-) -> None:
+def prompt_grids(folder: Path, name: str, sampler: Sampler, pictures: Pictures) -> None:
     """Fixed prompts down, views across, each beside its control image; one file per guidance."""
-    names = list(classes)
-    chosen = one_per_view(pictures, names, classes)
-    views = [
-        classes["view"][pictures.labels[i, names.index("view")]] if "view" in names else "front"
-        for i in chosen
-    ]
+    chosen = pictures_of_views(pictures.captions)
+    views = VIEWS[: len(chosen)]
     control = as_input(pictures.control[chosen], torch.float32)
     weight = pictures.control_weight[chosen]
     prompts = PROMPTS[: sampler.settings.sample_prompts]
@@ -157,9 +157,11 @@ def truth_grid(folder: Path, name: str, sampler: Sampler, pictures: Pictures) ->
         The reconstructions' PSNR in dB, whole and near the control image's lines.
     """
     count = min(12, len(pictures))
-    image = as_input(pictures.image[:count], torch.float32)
-    control = as_input(pictures.control[:count], torch.float32)
-    weight, captions = pictures.control_weight[:count], pictures.captions[:count]
+    # Neighbours may show the same character, so the pictures are taken from all over.
+    chosen = [i * len(pictures) // count for i in range(count)]
+    image = as_input(pictures.image[chosen], torch.float32)
+    control = as_input(pictures.control[chosen], torch.float32)
+    weight, captions = pictures.control_weight[chosen], [pictures.captions[i] for i in chosen]
     rebuilt = reconstruct(sampler.autoencoder, image)
     samples = [
         sampler.decode(sampler.latents(captions, control, weight, guidance))

@@ -61,16 +61,16 @@ class Settings:
     """One training run."""
 
     seed: int = 0
-    characters: int = 4000
-    held_out_characters: int = 128
+    characters: int = 20_000
+    held_out_characters: int = 512
     held_out_pictures: int = 1024
     chunk: int = 256  # pictures rendered, encoded and replaced together
-    autoencoder_pictures: int = 32_768
-    diffusion_pictures: int = 131_072
+    autoencoder_pictures: int = 16_384
+    diffusion_pictures: int = 65_536
     refresh_every: int = 16  # diffusion steps between two replaced chunks; 0 = never
     sizes: Sizes = field(default_factory=Sizes)
     autoencoder: Phase = Phase(minutes=2.5, batch=64, learning_rate=1e-3)
-    diffusion: Phase = Phase(minutes=13.0, batch=512, learning_rate=1e-3, warmup_steps=500)
+    diffusion: Phase = Phase(minutes=11.0, batch=512, learning_rate=8e-4, warmup_steps=500)
     caption_dropout: float = 0.12
     control_dropout: float = 0.10
     stray_words: float = 0.10  # share of the captions that get a word of no consequence

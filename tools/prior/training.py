@@ -16,10 +16,9 @@ from tools.prior.autoencoder import train_autoencoder
 from tools.prior.data import (
     HELD_OUT,
     SHOWN,
-    TRAINING,
+    FirstPictures,
     PictureSource,
     attribute_classes,
-    render_chunk,
     render_pictures,
 )
 from tools.prior.diffusion import TextCheck, train_diffusion
@@ -30,7 +29,6 @@ from tools.prior.sampling import Sampler, prompt_grids, truth_grid
 from tools.prior.saving import save_prior
 from tools.prior.tokenizer import load_tokenizer, train_tokenizer
 
-_TOKENIZER_CAPTIONS = 32_768
 # What may differ between a stopped run and the one that takes it up.
 _FREE = (
     "autoencoder", "diffusion", "compile", "channels_last", "checkpoint_minutes",
@@ -54,19 +52,23 @@ def train(run: Run, source: PictureSource, held_out: PictureSource, out: Path) -
     settings.validate()
     classes = attribute_classes(source, settings.seed)
     _check_state(run, classes)
-    tokenizer = _tokenizer(run, source)
-    autoencoder, complete = train_autoencoder(run, source, held_out)
+    first = FirstPictures(source, settings)
+    tokenizer = _tokenizer(run, first)
+    autoencoder, complete = train_autoencoder(run, first, held_out)
+    first.free()
     shown = render_pictures(held_out, settings, SHOWN, min(64, settings.held_out_pictures))
     if not complete or run.out_of_time():
         write_curves(run.logs / "curves.png", run.tables)
         return False
 
     def show(sampler: Sampler, name: str) -> None:
-        prompt_grids(run.logs, name, sampler, shown, classes)
+        prompt_grids(run.logs, name, sampler, shown)
 
     denoiser, loop, pool = train_diffusion(
         run, source, held_out, tokenizer, autoencoder, classes, show
     )
+    # What follows runs each shape a few times only: searching for its fastest kernel costs more.
+    torch.backends.cudnn.benchmark = False
     sampler = Sampler(denoiser, autoencoder, tokenizer, settings)
     show(sampler, "samples")
     figures: dict[str, float] = truth_grid(run.logs, "samples", sampler, shown)
@@ -105,14 +107,11 @@ def _check_state(run: Run, classes: dict[str, list[str]]) -> None:
         )
 
 
-def _tokenizer(run: Run, source: PictureSource) -> CLIPTokenizer:
+def _tokenizer(run: Run, first: FirstPictures) -> CLIPTokenizer:
     """The tokenizer of the state folder, learned from training captions on the first call."""
     folder = run.state / "tokenizer"
     if not (folder / "special_tokens_map.json").exists():  # the file that is written last
-        captions: list[str] = []
-        for index in range(-(-min(_TOKENIZER_CAPTIONS, run.settings.diffusion_pictures)
-                             // run.settings.chunk)):  # fmt: skip
-            captions += render_chunk(source, run.settings, TRAINING, index).captions
+        captions = first.get().captions
         train_tokenizer(captions, folder, run.settings.sizes.vocabulary)
         say(f"tokenizer: learned from {len(captions)} captions such as {captions[0]!r}")
     tokenizer = load_tokenizer(folder)
