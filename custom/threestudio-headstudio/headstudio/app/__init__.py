@@ -1,0 +1,1 @@
+"""The ``headstudio`` command: ``headstudio --help`` lists what it can do."""

@@ -1,0 +1,62 @@
+"""``headstudio COMMAND``: finds the command and runs it.
+
+A command is a module with ``add_arguments(parser)`` and ``run(args) -> int`` (the exit status). It
+is entered in ``COMMANDS`` and imported only when it is asked for, so that ``headstudio --help`` is
+there at once and a broken installation can still be diagnosed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from dataclasses import dataclass
+
+from headstudio import __version__
+from headstudio.errors import HeadStudioError
+
+
+@dataclass(frozen=True)
+class Command:
+    """Where a command lives, and what it does in a few words."""
+
+    module: str
+    help: str
+
+
+COMMANDS = {
+    "doctor": Command(
+        "headstudio.app.doctor", "what is installed, which device is used, what is missing"
+    ),
+}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run a command line; returns the exit status.
+
+    0 is success, 1 what a command documents, 2 a mistake in what was given.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(
+        prog="headstudio",
+        description="Head avatars from a sentence. Training and export are launch.py's.",
+    )
+    parser.add_argument("--version", action="version", version=f"headstudio {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, command in COMMANDS.items():
+        subparser = commands.add_parser(name, help=command.help, description=command.help)
+        if name in argv[:1]:
+            importlib.import_module(command.module).add_arguments(subparser)
+    args = parser.parse_args(argv)
+    try:
+        status: int = importlib.import_module(COMMANDS[args.command].module).run(args)
+        return status
+    except HeadStudioError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
