@@ -218,7 +218,7 @@ show() { # what it is, files (those that exist)
   local what=$1 file
   shift
   for file in "$@"; do
-    [ ! -e "$file" ] || printf '  %-10s %s\n' "$what" "$file"
+    [ ! -e "$file" ] || printf '  %-10s %s\n' "$what" "$ROOT/$file"
   done
 }
 
