@@ -33,7 +33,8 @@ def on(
     device: str, splats: dict[str, torch.Tensor], cameras: Cameras
 ) -> tuple[RenderOutput, list[torch.Tensor]]:
     """Render and differentiate on a device; everything comes back to the CPU."""
-    leaves = {k: v.to(device).requires_grad_() for k, v in splats.items()}
+    # Copies: on the CPU `to` gives the tensor itself, and requires_grad_ would be the caller's too.
+    leaves = {k: v.clone().to(device).requires_grad_() for k, v in splats.items()}
     background = torch.tensor([0.1, 0.6, 0.3], device=device)
     output = render(**leaves, cameras=cameras.to(device), background=background)
     g = torch.Generator().manual_seed(1)
@@ -42,9 +43,9 @@ def on(
         assert part is not None
         loss = loss + (part * torch.randn(part.shape, generator=g).to(device)).sum()
     loss.backward()
-    gradients = [leaves[name].grad for name in INPUTS] + [output.means2d.grad]
-    assert all(x is not None for x in gradients)
-    return output, [x.cpu() for x in gradients if x is not None]
+    gradients = {name: leaves[name].grad for name in INPUTS} | {"means2d": output.means2d.grad}
+    assert [name for name, x in gradients.items() if x is None] == []
+    return output, [x.cpu() for x in gradients.values() if x is not None]
 
 
 def assert_close(splats: dict[str, torch.Tensor], cameras: Cameras) -> None:
