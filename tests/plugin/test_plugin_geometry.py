@@ -160,6 +160,14 @@ def test_density_control_can_be_left_out(make_geometry, make_renderer, batch):
     assert geometry.splats.n == 300
 
 
+def test_density_control_needs_the_gradient_it_decides_by(make_geometry, make_renderer, batch):
+    geometry = make_geometry()
+    out = make_renderer(geometry)(**batch)
+    with pytest.raises(HeadStudioError, match="density control got no gradient"):
+        geometry.observe(out)
+    make_geometry(density_control=False).observe(out)
+
+
 def test_a_scaled_loss_decides_the_same(make_geometry, make_renderer, batch):
     sums = []
     for scale in (1.0, 1024.0):

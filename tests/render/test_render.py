@@ -226,6 +226,7 @@ def test_degenerate_sizes(backend: str, n: int, height: int, width: int) -> None
     assert output.rgb.shape == (1, 1, height, width, 3)
     loss_of(output).backward()
     assert splats["means"].grad is not None
+    assert output.means2d.grad is not None
     if n == 0:
         assert torch.equal(output.rgb[0, 0, 0, 0], torch.tensor([0.0, 0.5, 1.0]))
     else:

@@ -170,11 +170,22 @@ class FlameGaussians(BaseGeometry):
         Args:
             out: of ``gsplat-renderer``.
             loss_scale: what a mixed-precision trainer multiplied the loss by.
+
+        Raises:
+            HeadStudioError: if backward left no image-plane gradient; density control would go on
+                without a reason to clone or split anything.
         """
+        if not self.cfg.density_control:
+            return
         gradient = out["means2d"].grad
-        if self.cfg.density_control and gradient is not None:
-            cameras = out["cameras"]
-            self.density.observe(gradient, out["radii"], cameras.width, cameras.height, loss_scale)
+        if gradient is None:
+            raise HeadStudioError(
+                "density control got no gradient of the splats' image positions: the loss does not "
+                "depend on the rendered pictures, or backward has not run. "
+                "Use geometry.density_control=false to train without it."
+            )
+        cameras = out["cameras"]
+        self.density.observe(gradient, out["radii"], cameras.width, cameras.height, loss_scale)
 
     @torch.no_grad()
     def control_density(self, step: int, optimizer: torch.optim.Optimizer) -> DensityReport | None:

@@ -94,7 +94,7 @@ def render(
         rows = max(values.shape[0], extra.shape[0])
         values = torch.cat([values.expand(rows, -1, -1), extra.expand(rows, -1, -1)], dim=-1)
 
-    inputs = (means, quats, scales, opacities, values)
+    inputs: tuple[Tensor, ...] = (means, quats, scales, opacities, values)
     rasterize = _rasterizer(backend, means.device)
     if backend != "reference":
         inputs = tuple(x.float() for x in inputs)
@@ -163,11 +163,10 @@ def _nothing(
 ) -> tuple[Tensor, ...]:
     """The pictures of no splats at all; still part of the graph, so that backward works."""
     images = (means.shape[0], cameras.views)
-    link = sum(x.sum() for x in (means, quats, scales, opacities, values))
+    means2d = means.new_zeros(*images, 0, 2).requires_grad_(means.requires_grad)
+    link = sum(x.sum() for x in (means, quats, scales, opacities, values, means2d))
     picture = link * means.new_zeros(*images, cameras.height, cameras.width, values.shape[-1])
-    empty = means.new_zeros(*images, 0, 2)
-    means2d = empty.requires_grad_(means.requires_grad)
-    return picture, picture[..., :1] * 0, picture[..., :1] * 0, means2d, empty.int()
+    return picture, picture[..., :1] * 0, picture[..., :1] * 0, means2d, means2d.detach().int()
 
 
 def _background(background: Tensor, rgb: Tensor) -> Tensor:
@@ -208,11 +207,13 @@ def _check(
             f"splats have {own} poses and the cameras {cameras.poses}; the two must be equal, or "
             "one of them 1."
         )
-    shared = [(own, n, 4)], [(own, n, 3)], [(n,), (1, n), (poses, n)]
-    rows = [(n,), (1, n), (poses, n)]
-    expected = {"quats": (quats, *shared[:1]), "scales": (scales, *shared[1:2])}
-    expected["opacities"] = (opacities, shared[2])
-    expected["colors"] = (colors, [(*row, 3) for row in rows])
+    rows: list[tuple[int, ...]] = [(n,), (1, n), (poses, n)]
+    expected: dict[str, tuple[Tensor, list[tuple[int, ...]]]] = {
+        "quats": (quats, [(own, n, 4)]),
+        "scales": (scales, [(own, n, 3)]),
+        "opacities": (opacities, rows),
+        "colors": (colors, [(*row, 3) for row in rows]),
+    }
     if features is not None:
         expected["features"] = (features, [(*row, features.shape[-1]) for row in rows])
     for name, (tensor, shapes) in expected.items():
