@@ -12,7 +12,7 @@ from headstudio.flame import FlameParams, HeadModel, LandmarkEmbedding
 from headstudio.guidance import CONTROL_LANDMARKS, control_image, landmark_visibility
 from headstudio.guidance._mediapipe_topology import LEFT_EYE, LIPS, PUPILS, RIGHT_EYE
 from headstudio.paths import find_asset
-from headstudio.render import Cameras
+from headstudio.render import Cameras, _mesh_cpu, _mesh_torch
 
 
 def sphere_head(keep=None) -> SimpleNamespace:
@@ -152,6 +152,21 @@ def test_the_size_is_free_of_the_cameras(head: HeadModel) -> None:
     assert (columns[-1] - columns[0]) / (reference[-1] - reference[0]) == pytest.approx(
         0.5, abs=0.1
     )
+
+
+def test_both_ways_to_cast_rays_see_the_same_landmarks(
+    head: HeadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The CPU casts rays in numba, other devices in PyTorch."""
+    vertices = torch.cat([posed(head), posed(head, jawOpen=0.7, eyeBlinkLeft=1.0)])
+    views = Cameras.orbit(
+        torch.arange(12) * 30.0 + 5, torch.linspace(-30, 60, 12), 3.0, 35.0, 128, 128
+    )
+    points = head.landmark_points(vertices)
+    by_numba = landmark_visibility(head, vertices, points, views)
+    monkeypatch.setattr(_mesh_cpu, "any_hit", _mesh_torch.any_hit)
+    assert torch.equal(landmark_visibility(head, vertices, points, views), by_numba)
+    assert 0.2 < by_numba.float().mean() < 0.8
 
 
 @pytest.mark.gpu

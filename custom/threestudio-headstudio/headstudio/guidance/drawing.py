@@ -141,5 +141,6 @@ def _plan(mediapipe_index: tuple[int, ...], device: torch.device) -> _Plan:
         line_layer=line_layer,
         pupil=torch.tensor([position[pupil.landmark] for pupil in PUPILS], device=device),
         pupil_layer=torch.arange(len(PUPILS), device=device),
-        palette=torch.tensor(colours, dtype=torch.float32, device=device) / 255,
+        # Divided on the host: CUDA divides by a number through its reciprocal, one bit off.
+        palette=(torch.tensor(colours, dtype=torch.float32) / 255).to(device),
     )
