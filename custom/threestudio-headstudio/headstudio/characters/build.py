@@ -250,8 +250,10 @@ class CharacterStudio:
         ]
         for name, choice in self._choices(characters).items():
             parts.append(self._attached(name, choice, characters, displacement, frames))
-        columns = [torch.cat(column, dim=1) for column in zip(*parts, strict=True)]
-        return SplatBatch(*columns, shape=shape)
+        means, quats, scales, opacities, rgb, face = (
+            torch.cat(column, dim=1) for column in zip(*parts, strict=True)
+        )
+        return SplatBatch(means, quats, scales, opacities, rgb, face, shape)
 
     def _shapes(self, characters: list[Character]) -> Tensor:
         shape = torch.zeros(len(characters), self.head.n_shape)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy.spatial.transform import Rotation
 
 from headstudio.characters.anatomy import Array
@@ -36,8 +36,8 @@ class Cloud:
     def make(
         cls,
         points: Array,
-        along: Array,
-        up: Array,
+        along: ArrayLike,
+        up: ArrayLike,
         sizes: Array,
         face: NDArray[np.int64],
         opacity: Array | float = 0.95,

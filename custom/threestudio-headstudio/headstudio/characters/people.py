@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -218,7 +219,9 @@ _NO_GLASSES = ("statue", "skeleton", "robot", "pirate", "clown")
 def _archetype(rng: np.random.Generator) -> Character:
     name = ARCHETYPES[1 + int(rng.integers(len(ARCHETYPES) - 1))].name
     preset = _PRESETS[name]
-    chosen = {key: values[int(rng.integers(len(values)))] for key, values in preset.items()}
+    chosen: dict[str, Any] = {
+        key: values[int(rng.integers(len(values)))] for key, values in preset.items()
+    }
     base = _ordinary(rng)
     if chosen.get("gender", base.gender) == "woman":
         chosen["beard"] = "none"

@@ -106,14 +106,7 @@ def landmark_visibility(
 
     extent = (vertices.amax(dim=1) - vertices.amin(dim=1)).amax()
     tolerance = extent * torch.where(is_pupil, pupil_slack, slack)  # [L]
-    seen = point_visibility(
-        points,
-        vertices,
-        head.faces,
-        cameras,
-        tolerance,  # type: ignore[arg-type]  # broadcasts: one per landmark, without a host's float
-    )
-    return facing & seen
+    return facing & point_visibility(points, vertices, head.faces, cameras, tolerance)
 
 
 @lru_cache(maxsize=16)

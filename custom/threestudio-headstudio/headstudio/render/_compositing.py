@@ -31,7 +31,7 @@ C2, C3, C4, C5, C6, C7 = (_F(1 / math.factorial(k)) for k in range(2, 8))
 
 
 @helper()
-def _falloff(sigma: float) -> float:
+def _falloff(sigma: float) -> np.float32:
     """e^-sigma for sigma in [0, 5.6], relative error below 1e-6.
 
     (e^(-sigma / 8))^8 with a Taylor polynomial about the middle of the range: unlike the C
@@ -45,7 +45,7 @@ def _falloff(sigma: float) -> float:
 
 
 @helper()
-def _coverage(dx: float, dy: float, a: float, b: float, c: float, opacity: float) -> float:
+def _coverage(dx: float, dy: float, a: float, b: float, c: float, opacity: float) -> np.float32:
     """Opacity times falloff at an offset from a splat's centre; 0 where it is not drawn."""
     sigma = HALF * (a * dx * dx + c * dy * dy) + b * dx * dy
     near = ZERO <= sigma <= MAX_SIGMA
@@ -220,7 +220,7 @@ def _moments(dx0: float, dy0: float, v_sigma: Array, columns: Array, out: Array)
 
 
 @helper()
-def _dot(first: Array, second: Array, column: Array) -> float:
+def _dot(first: Array, second: Array, column: Array) -> np.float32:
     column[:] = ZERO
     for row in range(first.size // TILE):
         one, two = first[row * TILE : (row + 1) * TILE], second[row * TILE : (row + 1) * TILE]

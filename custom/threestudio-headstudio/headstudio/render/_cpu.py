@@ -89,9 +89,8 @@ class _Composite(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         poses, views = depths.shape[:2]
         n_images = poses * views
-        pairs, tile_start, slot_start = _tiles.list_pairs(
-            *(_array(x.flatten(0, 1)) for x in (means2d, radii, depths)), height, width
-        )
+        centers, sizes, distances = (_array(x.flatten(0, 1)) for x in (means2d, radii, depths))
+        pairs, tile_start, slot_start = _tiles.list_pairs(centers, sizes, distances, height, width)
         # Picture i of pose i // views reads that row, or row 0 where all poses share one.
         rows = [views if x.shape[0] == poses else n_images for x in (opacities, values)]
         blended = means2d.new_empty(n_images, height, width, values.shape[-1] + 1)

@@ -66,7 +66,8 @@ def run(function: Callable[..., Any], *args: Any, chunk: int = 0) -> Any:
     wanted = torch.get_num_threads()
     with _running:
         before = numba.get_num_threads()
-        numba.set_num_threads(max(1, min(wanted, numba.config.NUMBA_NUM_THREADS)))
+        limit = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]  # set at run time
+        numba.set_num_threads(max(1, min(wanted, limit)))
         try:
             with numba.parallel_chunksize(chunk):
                 return function(*args)

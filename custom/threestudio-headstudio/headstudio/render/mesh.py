@@ -131,7 +131,7 @@ def point_visibility(
     vertices: Tensor,
     faces: Tensor,
     cameras: Cameras,
-    tolerance: float = 5e-3,
+    tolerance: float | Tensor = 5e-3,
 ) -> Tensor:
     """Whether cameras see points past a mesh, by casting a ray to each.
 
@@ -141,7 +141,8 @@ def point_visibility(
         faces: ``[F, 3]``.
         cameras: of the same P poses, or one set for all.
         tolerance: faces less than this before the point do not hide it (world units), so that a
-            point on the mesh is not hidden by the faces it lies on.
+            point on the mesh is not hidden by the faces it lies on. One for all points, or a
+            tensor ``[L]`` on the device of the vertices with one for each.
 
     Returns:
         bool ``[P, C, L]``: in front of the camera and not hidden. A point outside the picture
