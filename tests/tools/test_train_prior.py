@@ -198,6 +198,7 @@ def test_logs_and_pictures_are_left(trained: Path) -> None:
     assert {"step", "loss", "attribute_loss", "text/skin", "text/view"} <= {*table[0].split(",")}
     assert [row.split(",")[0] for row in table[1:]] == ["0", "2", "4"]
     about = json.loads((trained / "prior" / "training.json").read_text())
+    assert about["complete"] is True
     assert about["diffusion_steps"] == 6
     assert 0 <= about["figures"]["guidance_7.5/skin"] <= 1
 
@@ -256,6 +257,38 @@ def test_last_call_plans_the_rest_of_the_phase(tmp_path: Path) -> None:
     assert learning_rate(learner.phase, loop.progress) == pytest.approx(0.01)
     loop.progress.seconds = 120.0
     assert loop.done
+
+
+def test_last_call_completes_the_phase(tmp_path: Path) -> None:
+    """Though saving takes time that the phase's own clock leaves out."""
+    phase = Phase(minutes=60, batch=1, learning_rate=1.0)
+
+    def opened(run: Run) -> PhaseLoop:
+        learner = Learner({"net": torch.nn.Linear(2, 2)}, phase, run.device)
+        return PhaseLoop(run, "diffusion", phase, learner)
+
+    settings = tiny(checkpoint_minutes=0.0)  # after every step
+    stopped = opened(run_in(tmp_path, settings))
+    stopped.run.deadline = time.monotonic() + 0.1
+    assert sum(1 for _ in stopped) > 0
+    assert not stopped.done
+
+    last = opened(run_in(tmp_path, settings))
+    last.resume(0)
+    last.run.deadline = time.monotonic() + 0.3
+    last.end_by(last.run.deadline)
+    assert sum(1 for _ in last) > 0
+    assert last.progress.fraction(last.phase) < 1.0
+    assert last.done
+
+    later = opened(run_in(tmp_path, settings))
+    later.resume(0)
+    assert later.done
+    assert list(later) == []
+
+    too_late = opened(run_in(tmp_path / "other", settings))
+    too_late.end_by(time.monotonic() - 1.0)
+    assert not too_late.done
 
 
 def test_learner_is_adam_in_full_precision() -> None:

@@ -211,7 +211,7 @@ def train_diffusion(
         show: draws sample grids; called every ``grid_minutes`` with a sampler and a name.
 
     Returns:
-        The averaged networks, the loop (its ``done`` says whether the budget is spent), and the
+        The averaged networks, the loop (its ``done`` says whether training is complete), and the
         encoded pictures.
     """
     settings, phase = run.settings, run.settings.diffusion
@@ -230,7 +230,7 @@ def train_diffusion(
         loop.generator.set_state(before)
     final = trainer.averaged()
     check = TextCheck(run, held_out, tokenizer, list(classes))
-    if run.last_call and run.deadline < float("inf"):
+    if run.last_call and run.deadline < float("inf") and not loop.done:
         loop.end_by(run.deadline)
     shown = loop.progress.seconds
     for step in loop:

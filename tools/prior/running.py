@@ -115,6 +115,7 @@ class PhaseLoop:
         self.generator = run.generator(0)
         self.rows: list[Row] = []
         self.extra: dict[str, float] = {}
+        self._ends_here = False
         self._path = run.state / f"{name}.pt"
 
     def resume(self, seed: int) -> bool:
@@ -149,12 +150,20 @@ class PhaseLoop:
 
     @property
     def done(self) -> bool:
-        """Whether the phase's budget is spent."""
-        return self.progress.fraction(self.phase) >= 1.0
+        """Whether the phase's budget is spent, or a last call has run its learning rate down."""
+        return "complete" in self.extra or self.progress.fraction(self.phase) >= 1.0
 
     def end_by(self, deadline: float) -> None:
-        """Plan the rest of the phase to end at a time of ``time.monotonic()``."""
-        left = max(deadline - time.monotonic(), 0.0)
+        """Plan the rest of the phase to end at a time of ``time.monotonic()``.
+
+        After that the phase is done, for later calls on the same state too, although the clock of
+        the phase, which leaves out the disk's time, says a little less than was planned.
+        """
+        left = deadline - time.monotonic()
+        if left <= 0:
+            say(f"{self.name}: no time left to run its learning rate down in")
+            return
+        self._ends_here = True
         self.phase = replace(self.phase, minutes=(self.progress.seconds + left) / 60)
         self.learner.phase = self.phase
         say(f"{self.name}: planned to end in {left:.0f} s")
@@ -172,6 +181,8 @@ class PhaseLoop:
                 self.save()
                 saved = last = time.monotonic()  # the disk's time is not the phase's
         if self.progress.step > first:
+            if self._ends_here:
+                self.extra["complete"] = 1.0
             speed = (self.progress.step - first) / (time.monotonic() - begin)
             self.run.speeds[self.name] = speed
             say(

@@ -24,7 +24,7 @@ from tools.prior.data import (
 from tools.prior.diffusion import TextCheck, train_diffusion
 from tools.prior.judge import judge_samples, table, train_judge
 from tools.prior.logs import say, write_curves
-from tools.prior.running import Run
+from tools.prior.running import PhaseLoop, Run
 from tools.prior.sampling import Sampler, prompt_grids, truth_grid
 from tools.prior.saving import save_prior
 from tools.prior.tokenizer import load_tokenizer, train_tokenizer
@@ -80,7 +80,7 @@ def train(run: Run, source: PictureSource, held_out: PictureSource, out: Path) -
     say("share of held-out attributes recognised\n" + table(figures, text, names))
     write_curves(run.logs / "curves.png", run.tables)
     figures.update(text)
-    about = _about(run, loop.progress.step, loop.progress.seconds, figures)
+    about = _about(run, loop, figures)
     size = save_prior(out, denoiser, autoencoder, run.state / "tokenizer", about)
     say(f"saved {out}, {size / 2**20:.1f} MiB")
     return loop.done
@@ -119,14 +119,15 @@ def _tokenizer(run: Run, first: FirstPictures) -> CLIPTokenizer:
     return tokenizer
 
 
-def _about(run: Run, step: int, seconds: float, figures: dict[str, float]) -> dict[str, Any]:
+def _about(run: Run, loop: PhaseLoop, figures: dict[str, float]) -> dict[str, Any]:
     """What training.json says: how to make this prior again, and how good it is."""
     settings = asdict(run.settings)
     return {
         "made_by": "tools/train_prior.py",
         "settings": settings,
-        "diffusion_steps": step,
-        "diffusion_minutes": round(seconds / 60, 2),
+        "complete": loop.done,
+        "diffusion_steps": loop.progress.step,
+        "diffusion_minutes": round(loop.progress.seconds / 60, 2),
         "device": torch.cuda.get_device_name() if run.device.type == "cuda" else "cpu",
         "torch": torch.__version__,
         "figures": {k: round(v, 4) for k, v in figures.items()},
