@@ -46,6 +46,9 @@ def main(argv: list[str] | None = None) -> int:
     args, overrides = parse_arguments(argv)
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     os.environ.setdefault("CUDA_VISIBLE_DEVICES", args.gpu)
+    # Threads that spin while they wait make training several times slower as soon as another
+    # program wants the CPU. OpenMP reads this when torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     sys.path.insert(0, str(HOST))
     if args.typecheck:
         try:
