@@ -25,6 +25,9 @@ class Command:
 
 
 COMMANDS = {
+    "sample": Command(
+        "headstudio.app.sample", "write avatar files of procedural characters, to try things with"
+    ),
     "doctor": Command(
         "headstudio.app.doctor", "what is installed, which device is used, what is missing"
     ),

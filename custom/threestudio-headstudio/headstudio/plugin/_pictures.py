@@ -23,14 +23,6 @@ def view_rows(index: Tensor, *pictures: Tensor) -> dict[int, list[dict[str, Any]
     }
 
 
-def with_corner(pictures: Tensor, corner: Tensor) -> Tensor:
-    """``pictures [B, H, W, 3]`` with ``corner [B, h, w, 3]`` in the lower right of each."""
-    pictures = pictures.detach().clone()
-    height, width = corner.shape[1:3]
-    pictures[:, pictures.shape[1] - height :, pictures.shape[2] - width :] = corner
-    return pictures
-
-
 def preview_grid(rendered: Tensor, seen: dict[str, Any]) -> list[list[dict[str, Any]]]:
     """What a guidance was shown and made of it: a row for each view it reports on.
 

@@ -10,11 +10,12 @@ import threestudio
 from headstudio.errors import HeadStudioError
 from headstudio.guidance.control_image import control_image
 from headstudio.plugin._common import resolve_asset
-from headstudio.plugin._pictures import preview_grid, view_rows, with_corner
+from headstudio.plugin._pictures import preview_grid, view_rows
 from headstudio.plugin._regularisers import REGULARISERS, regularisers
 from headstudio.plugin.geometry import FlameGaussians
 from headstudio.plugin.guidance import call_guidance
 from headstudio.render.mesh import shade_mesh
+from headstudio.render.pictures import with_corner
 from headstudio.splats import save_avatar
 from threestudio.systems.base import BaseLift3DSystem
 from threestudio.utils.misc import C

@@ -1,0 +1,44 @@
+"""What the command lines of several commands share."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from headstudio.errors import HeadStudioError
+
+
+def at_least(least: float, kind: type = float, *, above: bool = False) -> Callable[[str], Any]:
+    """An argument's type: a finite number not below ``least`` (``above``: greater than it)."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not math.isfinite(value) or value < least or (above and value == least):
+            bound = f"above {least:g}" if above else f"of at least {least:g}"
+            noun = "whole number" if kind is int else "number"
+            raise argparse.ArgumentTypeError(f"{text!r}; expected a {noun} {bound}")
+        return value
+
+    return parse
+
+
+def refuse_existing(paths: Iterable[Path], force: bool) -> None:
+    """Stop before the work if a result would replace something.
+
+    Raises:
+        HeadStudioError: if one of the paths exists and ``force`` is false, or if it is a folder
+            where a file is to be.
+    """
+    for path in paths:
+        if path.is_dir():
+            raise HeadStudioError(f"{path} is a folder; give the name of a file.")
+        if path.exists() and not force:
+            raise HeadStudioError(
+                f"{path} exists already; give another name, or --force to write over it."
+            )
