@@ -1,21 +1,29 @@
 """Sequences of FLAME parameters: read, write, resample, loop, join, and draw from in training."""
 
 from headstudio.motion.arkit import ARKIT_NAMES, from_arkit
+from headstudio.motion.expression_table import EXPRESSIONS
+from headstudio.motion.expressions import expression_pose, parse_face, parse_script
 from headstudio.motion.files import load_motion, save_motion
 from headstudio.motion.motion import Motion, concatenate, frame_of, loop, resample
 from headstudio.motion.sampler import MotionSampler, MotionSamplerConfig, for_head
+from headstudio.motion.script import script_motion
 
 __all__ = [
     "ARKIT_NAMES",
+    "EXPRESSIONS",
     "Motion",
     "MotionSampler",
     "MotionSamplerConfig",
     "concatenate",
+    "expression_pose",
     "for_head",
     "frame_of",
     "from_arkit",
     "load_motion",
     "loop",
+    "parse_face",
+    "parse_script",
     "resample",
     "save_motion",
+    "script_motion",
 ]

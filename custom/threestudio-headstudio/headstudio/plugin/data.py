@@ -25,6 +25,7 @@ from headstudio.motion import (
 )
 from headstudio.plugin._common import find_files, resolve_asset
 from headstudio.render import Cameras
+from headstudio.render.camera_path import turntable_azimuths
 from threestudio.data.uncond import (
     RandomCameraDataModule,
     RandomCameraDataModuleConfig,
@@ -203,8 +204,8 @@ class HeadCameraDataModule(RandomCameraDataModule):
             azimuth = torch.tensor(list(self.cfg.val_azimuths_deg), dtype=torch.float32)
             self.val_views = FixedViewDataset(self.cfg, azimuth, self._val_poses)
         if stage in (None, "test", "predict"):
-            turn = torch.linspace(0, 360 * self.cfg.test_turns, self.cfg.n_test_views + 1)[:-1]
-            self.test_views = FixedViewDataset(self.cfg, turn % 360, self._test_poses)
+            turn = turntable_azimuths(self.cfg.n_test_views, self.cfg.test_turns)
+            self.test_views = FixedViewDataset(self.cfg, turn, self._test_poses)
 
     def _make_sampler(self, head: HeadModel) -> MotionSampler | None:
         if not self.cfg.training_with_animation:
