@@ -1,8 +1,8 @@
 """Faces in words: ``"smile 0.8, left wink"``, and the timeline ``"smile 1s, surprised 0.5s"``.
 
 An *item* is a name with an intensity from 0 to 1 (``smile 0.8``, ``smile 80%``; 1 if left out). A
-``+`` shows items at once. Commas do so too, unless a duration appears (``1s``, ``0.5 s``, ``250ms``):
-then the text is a timeline, and each comma begins the next step.
+``+`` shows items at once. Commas do so too, unless a duration appears (``1s``, ``0.5 s``,
+``250ms``): then the text is a timeline, and each comma begins the next step.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ STEP_SECONDS = 1.0
 MAX_SECONDS = 3600.0
 _ARKIT = {name.lower(): name for name in ARKIT_NAMES}
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)"
-_DURATION = re.compile(rf"({_NUMBER})\s*(ms|s|sec|secs|seconds?)", re.IGNORECASE)
-_INTENSITY = re.compile(rf"({_NUMBER})(%?)")
+_DURATION = re.compile(rf"({_NUMBER})\s*(ms|s|secs?|seconds?)\b", re.IGNORECASE)
+_INTENSITY = re.compile(rf"(-?{_NUMBER})(%?)")
 
 
 @dataclass(frozen=True)
@@ -86,9 +86,7 @@ def parse_script(text: str) -> list[Step]:
     for part in text.split(","):
         durations = [float(n) * _unit(unit) for n, unit in _DURATION.findall(part)]
         if len(durations) > 1:
-            raise HeadStudioError(
-                f"the step {part.strip()!r} has more than one duration; give one."
-            )
+            raise HeadStudioError(f"the step {part.strip()!r} has two durations; give one.")
         seconds = durations[0] if durations else STEP_SECONDS
         if not 0 < seconds <= MAX_SECONDS:
             raise HeadStudioError(
@@ -186,9 +184,9 @@ def _parse_item(item: str, text: str) -> tuple[Expression, float]:
     match = _INTENSITY.fullmatch(numbers[0])
     assert match is not None
     amount = float(match[1]) / (100 if match[2] else 1)
-    if amount > 1:
+    if not 0 <= amount <= 1:
         raise HeadStudioError(
-            f"{item.strip()!r}: an intensity is a number from 0 to 1 or a percentage; a duration "
-            f"has a unit ({numbers[0].rstrip('%')}s)."
+            f"{item.strip()!r}: an intensity is a number from 0 to 1, or a percentage; a duration "
+            "has a unit, as in 'smile 2s'."
         )
     return expression, amount

@@ -62,7 +62,7 @@ def sway(t: np.ndarray, total: float, seed: int) -> np.ndarray:
 
 
 def glances(t: np.ndarray, total: float, seed: int) -> np.ndarray:
-    """Where the eyes wander [T, 2], down and to the left, in radians: held, then quickly changed."""
+    """Where the eyes wander [T, 2], radians down and to the left: held, then quickly changed."""
     rng = _stream(seed, 2)
     gaze = np.zeros((len(t), 2))
     at, held = 0.0, np.zeros(2)

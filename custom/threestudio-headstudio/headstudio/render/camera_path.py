@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Sequence
@@ -74,7 +75,7 @@ class CameraPath:
 
     @classmethod
     def turntable(cls, view: View, seconds: float, turns: float = 1.0) -> CameraPath:
-        """Around the head to the subject's left, from ``view``, so many turns in so many seconds."""
+        """Around the head to the subject's left, beginning at ``view``."""
         end = replace(view, azimuth=view.azimuth + 360.0 * turns)
         return cls((0.0, seconds), (view, end))
 
@@ -85,11 +86,11 @@ class CameraPath:
         if len(rows) > 1:
             t = t.clip(self.seconds[0], self.seconds[-1])
             rows = PchipInterpolator(self.seconds, rows)(t)
-        rows = torch.from_numpy(np.broadcast_to(rows, (len(t), rows.shape[1])).copy()).float()
-        azimuth, elevation, distance, fov = rows[:, :4].unbind(1)
+        rows = np.broadcast_to(rows, (len(t), rows.shape[1])).astype(np.float32)
+        azimuth, elevation, distance, fov = torch.from_numpy(rows[:, :4]).unbind(1)
         orbit = Cameras.orbit(azimuth % 360, elevation, distance, fov, height, width)
         c2w = orbit.c2w[0].clone()
-        c2w[:, :3, 3] += rows[:, 4:]
+        c2w[:, :3, 3] += torch.from_numpy(rows[:, 4:])
         return replace(orbit, c2w=c2w[:, None], fovy=orbit.fovy[0][:, None])
 
 
@@ -122,11 +123,12 @@ def load_camera_path(path: str | Path, default: View) -> CameraPath:
     frames = data.get("keyframes") if isinstance(data, dict) else data
     if not isinstance(frames, list) or not frames:
         raise HeadStudioError(
-            f'{path} has no key frames; expected {{"keyframes": [{{"time": 0, "azimuth": 30}}, …]}}.'
+            f"{path} has no key frames; expected "
+            '{"keyframes": [{"time": 0, "azimuth": 30}, …]}.'
         )
     keys = [_key_frame(frame, f"{path}, key frame {n}", default) for n, frame in enumerate(frames)]
     seconds = [time for time, _ in keys]
-    for earlier, later in zip(seconds, seconds[1:], strict=False):
+    for earlier, later in itertools.pairwise(seconds):
         if later <= earlier:
             raise HeadStudioError(f"{path}: time {later:g} follows {earlier:g}; times must grow.")
     return CameraPath(tuple(seconds), tuple(view for _, view in keys))
