@@ -25,8 +25,14 @@ class Command:
 
 
 COMMANDS = {
+    "animate": Command(
+        "headstudio.app.animate", "a film of avatars that play a motion or show expressions"
+    ),
     "sample": Command(
         "headstudio.app.sample", "write avatar files of procedural characters, to try things with"
+    ),
+    "export": Command(
+        "headstudio.app.export", "an avatar as .ply, .splat or .glb, for other programs"
     ),
     "doctor": Command(
         "headstudio.app.doctor", "what is installed, which device is used, what is missing"
