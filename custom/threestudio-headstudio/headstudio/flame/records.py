@@ -12,7 +12,7 @@ import math
 import pickle
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, ClassVar
 
 import numpy as np
@@ -108,10 +108,11 @@ class RecordUnpickler(pickle._Unpickler):  # type: ignore[name-defined]
 
     def load_bytearray8(self) -> None:
         # The only instruction for which the library takes memory before it looks for the data.
-        (length,) = struct.unpack("<Q", self.read(8))
+        read: Callable[[int], bytes] = vars(self)["read"]
+        (length,) = struct.unpack("<Q", read(8))
         if length > len(self._stream.getbuffer()):
             raise pickle.UnpicklingError(f"{length} bytes are announced, which are not there")
-        self.append(bytearray(self.read(length)))
+        vars(self)["append"](bytearray(read(length)))
 
     dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 

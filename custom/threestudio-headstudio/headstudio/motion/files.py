@@ -19,7 +19,7 @@ MAX_BYTES = 1 << 28
 """Largest motion that is read, uncompressed: 45 minutes of every parameter at 60 fps."""
 
 _PARAMETERS = tuple(field.name for field in dataclasses.fields(FlameParams))
-_KEYS = (*_PARAMETERS, "fps", "name", "expression_names")
+KEYS = (*_PARAMETERS, "fps", "name", "expression_names")
 
 
 def load_motion(path: str | Path) -> Motion:
@@ -92,11 +92,11 @@ def save_motion(path: str | Path, motion: Motion) -> None:
 
 def _check_keys(arrays: dict[str, np.ndarray], path: Path) -> None:
     for key in arrays:
-        if key not in _KEYS:
-            near = difflib.get_close_matches(key, _KEYS, n=1, cutoff=0.5)
+        if key not in KEYS:
+            near = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.5)
             hint = f" Did you mean {near[0]!r}?" if near else ""
             raise HeadStudioError(
-                f"{path}: unknown key {key!r}; a motion file has {', '.join(_KEYS)}.{hint}"
+                f"{path}: unknown key {key!r}; a motion file has {', '.join(KEYS)}.{hint}"
             )
     if "fps" not in arrays:
         raise HeadStudioError(f"{path} lacks fps, the number of frames a second.")

@@ -2,7 +2,6 @@
 
 # No postponed annotations: OmegaConf reads the types of the configuration.
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -10,10 +9,8 @@ import torch
 
 from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams, HeadModel
-from headstudio.motion.interpolate import pad_expression
 from headstudio.motion.motion import Motion
-
-_log = logging.getLogger(__name__)
+from headstudio.motion.retarget import for_head
 
 
 @dataclass
@@ -29,38 +26,6 @@ class MotionSamplerConfig:
     are shaped for the jaw they were made with."""
     rest_probability: float = 0.0
     """How often the neutral pose is drawn instead."""
-
-
-def for_head(motion: Motion, head: HeadModel) -> Motion:
-    """The motion with expression coefficients for this head.
-
-    Named coefficients are reordered to the head's names. Without names they are taken to be the
-    head's own, and padded or cut to its number. A motion whose actions the head does not know
-    keeps its rotations and loses the rest, with a warning: ARKit actions mean nothing to FLAME.
-
-    Raises:
-        HeadStudioError: unnamed coefficients in use beyond those the head has.
-    """
-    params, names = motion.params, motion.expression_names
-    width = head.n_expression
-    if not names or names == head.expression_names:
-        return Motion(pad_expression(params, width), motion.fps, motion.name, names)
-    expression = params.expression.new_zeros(params.expression.shape[0], width)
-    lost = []
-    for column, name in enumerate(names):
-        if name in head.expression_names:
-            expression[:, head.expression_names.index(name)] = params.expression[:, column]
-        elif torch.any(params.expression[:, column] != 0):
-            lost.append(name)
-    if lost:
-        _log.warning(
-            "motion %r moves %s, which head model %r does not have; these stay at rest.",
-            motion.name,
-            ", ".join(lost),
-            head.name,
-        )
-    params = params.replace(expression=expression)
-    return Motion(params, motion.fps, motion.name, list(head.expression_names))
 
 
 class MotionSampler:

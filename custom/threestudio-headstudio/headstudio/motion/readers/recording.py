@@ -1,0 +1,196 @@
+"""What the readers of all formats share: a recording, its checks, its frame rate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from headstudio.errors import HeadStudioError
+from headstudio.flame import FlameParams
+from headstudio.flame.records import DAMAGE
+from headstudio.motion.files import N_EXPRESSION, N_SHAPE
+from headstudio.motion.motion import Motion
+from headstudio.motion.readers import pickled
+from headstudio.motion.rotations import to_rotvec
+
+MAX_FRAMES = 1_000_000
+"""More than four hours at 60 frames a second; a file that has more is not what it says."""
+
+
+@dataclass
+class Recording:
+    """A motion as it was read, and where it comes from."""
+
+    motion: Motion
+    format: str
+    """The format's name, as documented."""
+    fps_from: str
+    """Where the frame rate is from: "the file", "the format", "stated" or "assumed"."""
+    notes: list[str] = field(default_factory=list)
+    """What was left out or filled in."""
+
+
+@dataclass(frozen=True)
+class Rate:
+    """Frames a second, and where the number is from."""
+
+    fps: float
+    origin: str
+
+
+def rate(stated: float | None, found: Rate) -> Rate:
+    """The frame rate that was stated, or else the one found.
+
+    Raises:
+        HeadStudioError: a stated rate that is not positive.
+    """
+    if stated is None:
+        return found
+    if not 0 < stated < float("inf"):
+        raise HeadStudioError(f"fps is {stated}; expected a positive number, such as 25.")
+    return Rate(float(stated), "stated")
+
+
+def numbers(fields: Mapping[str, Any], key: str, path: Path) -> np.ndarray:
+    """One entry of a file as an array of finite numbers.
+
+    Raises:
+        HeadStudioError: an entry that is no array of numbers, or not finite; says in which frame.
+    """
+    try:
+        array = pickled.array(fields[key])
+    except DAMAGE as error:
+        raise HeadStudioError(
+            f"{path}: {key!r} is not an array of numbers ({error}). Save it as a numpy array."
+        ) from error
+    if array.dtype.kind not in "fiub":
+        raise HeadStudioError(f"{path}: {key!r} holds {array.dtype}; expected numbers.")
+    array = array.astype(np.float64)
+    if not np.isfinite(array).all():
+        frame = int(np.argwhere(~np.isfinite(array))[0][0]) if array.ndim else 0
+        raise HeadStudioError(
+            f"{path}: {key!r} is not finite in frame {frame}; the tracker lost the face there. Cut "
+            "the recording before that frame, or track it again."
+        )
+    return array
+
+
+def rotation(fields: Mapping[str, Any], key: str, path: Path) -> np.ndarray:
+    """One entry of a file as axis-angle vectors [T, 3]; see `to_rotvec` for the forms read."""
+    return to_rotvec(_frames(numbers(fields, key, path), (3,)), f"{path}: {key!r}")
+
+
+def coefficients(fields: Mapping[str, Any], key: str, path: Path, width: int) -> np.ndarray:
+    """One entry of a file as coefficients [T, width], padded with zeros.
+
+    Raises:
+        HeadStudioError: another shape, or coefficients in use beyond ``width``.
+    """
+    array = _frames(numbers(fields, key, path), ())
+    while array.ndim > 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 2 or array.shape[1] == 0:
+        raise HeadStudioError(
+            f"{path}: {key!r} has shape {list(array.shape)}; expected [T, n] with n up to {width}."
+        )
+    if np.any(array[:, width:] != 0):
+        raise HeadStudioError(
+            f"{path}: {key!r} has {array.shape[1]} coefficients a frame; FLAME has {width}. Is "
+            "this another face model's?"
+        )
+    padded = np.zeros((array.shape[0], width))
+    padded[:, : min(width, array.shape[1])] = array[:, :width]
+    return padded
+
+
+def _frames(array: np.ndarray, one_frame: tuple[int, ...]) -> np.ndarray:
+    """A single frame's value gets its frame axis."""
+    single = array.ndim == 1 and (not one_frame or array.shape == one_frame)
+    return array[None] if single or array.ndim == 0 else array
+
+
+def flame_motion(
+    path: Path, arrays: Mapping[str, np.ndarray], fps: float, name: str | None = None
+) -> Motion:
+    """A motion in FLAME's own expression space.
+
+    Args:
+        path: for messages; its stem is the name if none is given.
+        arrays: by `FlameParams`' names, [T, n] or [1, n]; missing ones are zero.
+        fps: frames a second.
+        name: the motion's name.
+
+    Raises:
+        HeadStudioError: no frames, too many, or arrays that disagree about their number.
+    """
+    rows = {key: array.shape[0] for key, array in arrays.items()}
+    frames = max(rows.values(), default=0)
+    if frames == 0 or 0 in rows.values():
+        raise HeadStudioError(f"{path} has no frames.")
+    if frames > MAX_FRAMES:
+        raise HeadStudioError(f"{path} has {frames} frames; at most {MAX_FRAMES} are read.")
+    if any(count not in (1, frames) for count in rows.values()):
+        raise HeadStudioError(
+            f"{path}: its parameters have different numbers of frames: {rows}. The file is "
+            "damaged, or put together of two recordings."
+        )
+    params = FlameParams.zeros(1, N_SHAPE, N_EXPRESSION).replace(
+        **{
+            key: torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32))
+            for key, array in arrays.items()
+        }
+    )
+    return Motion(params, fps, path.stem if name is None else name)
+
+
+def stack(frames: Iterable[Mapping[str, Any]], keys: Iterable[str], path: Path) -> dict[str, Any]:
+    """One array a key from one dictionary a frame.
+
+    Raises:
+        HeadStudioError: frames that lack a key others have, or whose shapes differ.
+    """
+    frames = list(frames)
+    stacked: dict[str, Any] = {}
+    for key in keys:
+        if not any(key in frame for frame in frames):
+            continue
+        missing = [number for number, frame in enumerate(frames) if key not in frame]
+        if missing:
+            raise HeadStudioError(f"{path}: frame {missing[0]} lacks {key!r}, which others have.")
+        values = [numbers(frame, key, path) for frame in frames]
+        shapes = {value.shape for value in values}
+        if len(shapes) > 1:
+            raise HeadStudioError(f"{path}: {key!r} has different shapes in frames: {shapes}.")
+        joined = values[0].ndim > 1 and values[0].shape[0] == 1
+        stacked[key] = np.concatenate(values) if joined else np.stack(values)
+    return stacked
+
+
+def on_grid(times: np.ndarray, columns: np.ndarray, fps: float) -> tuple[np.ndarray, int]:
+    """Samples at irregular times, brought to ``fps`` frames a second.
+
+    Args:
+        times: [T] seconds, increasing.
+        columns: [T, K].
+        fps: of the grid, which starts at the first sample.
+
+    Returns:
+        The columns [N, K], as they are where there is a sample for every frame and interpolated
+        otherwise, and the number of frames that had no sample.
+
+    Raises:
+        HeadStudioError: times that span more frames than are read.
+    """
+    place = np.round((times - times[0]) * fps).astype(np.int64)
+    if place[-1] >= MAX_FRAMES:
+        raise HeadStudioError(f"the times span {place[-1]} frames; at most {MAX_FRAMES} are read.")
+    if np.array_equal(place, np.arange(len(times))):
+        return columns, 0
+    wanted = times[0] + np.arange(place[-1] + 1) / fps
+    filled = [np.interp(wanted, times, column) for column in columns.T]
+    return np.stack(filled, axis=1), int(place[-1] + 1 - len(np.unique(place)))

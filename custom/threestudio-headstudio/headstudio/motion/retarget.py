@@ -1,0 +1,157 @@
+"""A motion brought to a head's expression space."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+
+import numpy as np
+import torch
+from scipy.optimize import nnls
+from torch import Tensor
+
+from headstudio.errors import HeadStudioError
+from headstudio.flame import FlameParams, HeadModel
+from headstudio.motion.actions import (
+    LANDMARK_SIGMA,
+    arkit_actions,
+    common_landmarks,
+    landmark_movements,
+    size_ratio,
+)
+from headstudio.motion.arkit import ARKIT_NAMES
+from headstudio.motion.interpolate import pad_expression
+from headstudio.motion.motion import Motion
+
+_log = logging.getLogger(__name__)
+
+_JOINTS = ("jaw_pose", "leye_pose", "reye_pose")
+
+
+def for_head(motion: Motion, head: HeadModel, flame: HeadModel | None = None) -> Motion:
+    """The motion with expression coefficients for this head.
+
+    - Coefficients named as the head's are reordered.
+    - ARKit's actions on a head without names, such as FLAME, become the expression, jaw and eyes
+      that are fitted to them (`headstudio.motion.arkit_actions`).
+    - FLAME's own coefficients, which have no names, fit any head without names. On a head with
+      names they mean nothing: they are turned into its actions if ``flame`` is given, and stay at
+      rest otherwise, with a warning. Rotations and translation are kept in any case.
+    - Actions the head does not have stay at rest, with a warning.
+
+    Args:
+        motion: any.
+        head: the one to be driven.
+        flame: the FLAME model that unnamed coefficients belong to.
+
+    Raises:
+        HeadStudioError: unnamed coefficients in use beyond those the head has.
+    """
+    names, width = motion.expression_names, head.n_expression
+    if names == head.expression_names:
+        return replace(motion, params=pad_expression(motion.params, width))
+    if not names:
+        return _unnamed(motion, head, flame)
+    expression = motion.params.expression
+    used = [name for i, name in enumerate(names) if bool((expression[:, i] != 0).any())]
+    params = motion.params.replace(expression=expression.new_zeros(len(expression), width))
+    fitted: list[str] = []
+    if not head.expression_names and set(used) & set(ARKIT_NAMES):
+        try:
+            params = _add(params, arkit_actions(head).pose(_weights(motion)))
+            fitted = [name for name in used if name in ARKIT_NAMES]
+        except HeadStudioError as error:
+            _log.warning("ARKit's actions cannot be fitted to head model %r: %s", head.name, error)
+    for name in used:
+        if name in head.expression_names:
+            column = expression[:, names.index(name)]
+            params.expression[:, head.expression_names.index(name)] = column
+    lost = [name for name in used if name not in head.expression_names and name not in fitted]
+    if lost:
+        _log.warning(
+            "motion %r moves %s, which head model %r does not have; these stay at rest.",
+            motion.name,
+            ", ".join(lost),
+            head.name,
+        )
+    return replace(motion, params=params, expression_names=list(head.expression_names))
+
+
+def _unnamed(motion: Motion, head: HeadModel, flame: HeadModel | None) -> Motion:
+    """FLAME's coefficients on a head that names its own."""
+    expression = motion.params.expression
+    names = list(head.expression_names)
+    zeros = expression.new_zeros(len(expression), head.n_expression)
+    rest = replace(motion, params=motion.params.replace(expression=zeros), expression_names=names)
+    if not bool((expression != 0).any()):
+        return rest
+    if flame is None:
+        _log.warning(
+            "motion %r has FLAME's expression coefficients, whose meaning only a FLAME model tells;"
+            " on head model %r they stay at rest, and jaw, neck and eyes move. Give the FLAME file "
+            "(--flame) to turn them into the head's actions.",
+            motion.name,
+            head.name,
+        )
+        return rest
+    weights = actions_of(expression, flame, head)
+    named = Motion(
+        motion.params.replace(expression=weights), motion.fps, motion.name, list(ARKIT_NAMES)
+    )
+    return for_head(named, head)
+
+
+def actions_of(expression: Tensor, flame: HeadModel, head: HeadModel) -> Tensor:
+    """The strengths [T, 52] of a head's ARKit actions that move its landmarks as FLAME's do.
+
+    Least squares over strengths of 0 and more, with the prior of `headstudio.motion.actions`. What
+    jaw and eyes do as joints is not counted twice: their actions stay 0.
+
+    Args:
+        expression: FLAME's coefficients [T, n].
+        flame: the model they belong to.
+        head: one whose expression dimensions are ARKit's actions.
+
+    Raises:
+        HeadStudioError: heads that share too few landmarks.
+    """
+    index = common_landmarks(head, flame)
+    free = [i for i, name in enumerate(ARKIT_NAMES) if not name.startswith(("eyeLook", "jawOpen"))]
+    basis = landmark_movements(head, index)[free].double().cpu().reshape(len(free), -1).numpy()
+    place = {number: row for row, number in enumerate(flame.landmarks.mediapipe_index.tolist())}
+    rows = torch.tensor([place[number] for number in index])
+    with torch.no_grad():
+        zeros = FlameParams.zeros(1).to(flame.v_template.device)
+        rest = flame.landmark_points(flame(zeros))[0].cpu()
+        posed = zeros.replace(expression=expression.to(flame.v_template))
+        moved = flame.landmark_points(flame(posed)).cpu()
+    movement = (moved - rest)[:, rows].double() / size_ratio(flame, head, index)
+    # The normal equations' Cholesky factor: 42 by 42 in place of 390 by 42 for every frame.
+    normal = basis @ basis.T + LANDMARK_SIGMA**2 * np.eye(len(free))
+    factor = np.linalg.cholesky(normal)
+    right = np.linalg.solve(factor, basis @ movement.reshape(len(movement), -1).T.numpy())
+    weights = torch.zeros(len(movement), len(ARKIT_NAMES))
+    solved = np.stack([nnls(factor.T, column)[0] for column in right.T])
+    weights[:, free] = torch.from_numpy(solved).float().clamp(max=1.5)
+    return weights
+
+
+def _weights(motion: Motion) -> Tensor:
+    """Strengths [T, 52] of a motion's ARKit actions, in the order of `ARKIT_NAMES`."""
+    expression = motion.params.expression
+    weights = expression.new_zeros(expression.shape[0], len(ARKIT_NAMES))
+    for column, name in enumerate(motion.expression_names):
+        if name in ARKIT_NAMES:
+            weights[:, ARKIT_NAMES.index(name)] = expression[:, column]
+    return weights
+
+
+def _add(params: FlameParams, change: FlameParams) -> FlameParams:
+    """Expression and joints of a motion and of its fitted actions, added.
+
+    Rotation vectors are added, not composed: what both turn is one joint about nearly one axis.
+    """
+    sums = {
+        name: getattr(params, name) + getattr(change, name).to(params.device) for name in _JOINTS
+    }
+    return params.replace(expression=change.expression.to(params.expression), **sums)
