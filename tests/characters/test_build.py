@@ -195,7 +195,7 @@ def test_hair_and_glasses_ride_on_what_does_not_move_with_the_face(
     n_surface = len(studio.light)
     n_hair = len(studio.pools["hair"])
     assert moved[:n_surface].max() > 0.05
-    assert moved[n_surface : n_surface + n_hair].max() < 1e-3
+    assert moved[n_surface : n_surface + n_hair].max() < 2e-3
 
 
 def test_identity_carries_hair_along(head: HeadModel, studio: CharacterStudio) -> None:

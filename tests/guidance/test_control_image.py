@@ -36,6 +36,7 @@ def sphere_head(keep=None) -> SimpleNamespace:
     points = vertices[faces[embedding.face]].mean(dim=1)[None]
     return SimpleNamespace(
         faces=faces,
+        lbs_weights=torch.zeros(len(vertices), 5),
         landmarks=embedding,
         vertices=vertices[None],
         points=points,

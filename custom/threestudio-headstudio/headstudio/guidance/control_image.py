@@ -9,14 +9,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headstudio.flame import HeadModel
-from headstudio.guidance._mediapipe_topology import LEFT_EYE, LIPS, PUPILS, RIGHT_EYE
+from headstudio.guidance._mediapipe_topology import FACE_OVAL, LEFT_EYE, LIPS, PUPILS, RIGHT_EYE
 from headstudio.guidance.drawing import draw_control
 from headstudio.render.cameras import Cameras
 from headstudio.render.mesh import point_visibility, vertex_normals
 
 # How far before a landmark a part of the head may lie without hiding it, as a fraction of the
-# head's longest extent (5 mm of 25 cm): lips and lids that meet cover each other's rims.
+# head's longest extent (5 mm of 25 cm).
 SLACK = 0.02
+# Lips and lids that meet cover each other's rims; a shut eye's corner lies 8 mm behind its folds.
+OPENING_SLACK = 0.04
+# FLAME's joints; the eyeballs' vertices are theirs.
+LEFT_EYE_JOINT, RIGHT_EYE_JOINT = 3, 4
 # Pupils lie behind closed lids by little more than a lid's thickness.
 PUPIL_SLACK = 0.004
 # Cosine between a landmark's normal and the direction to the camera below which it faces away.
@@ -75,13 +79,17 @@ def landmark_visibility(
     cameras: Cameras,
     *,
     slack: float = SLACK,
+    opening_slack: float = OPENING_SLACK,
     pupil_slack: float = PUPIL_SLACK,
     facing_cosine: float = FACING_COSINE,
 ) -> Tensor:  # [P, C, L] bool
-    """Which landmarks are seen: those that face the camera and that the head does not hide.
+    """Which landmarks are seen: those that face the camera and that the head does not hide; the
+    face's outline only beside one of its features.
 
     A landmark on the rim of a lid or a lip has a normal that points up or down; what faces the
-    camera or does not is the eye or the mouth as a whole, so its landmarks share a mean normal.
+    camera or does not is the eye or the mouth as a whole. The landmarks of the mouth share a mean
+    normal; those of an eye face as they lie from the eyeball's centre, since rims of shut lids
+    turn inwards.
 
     Args:
         head: whose landmarks and faces these are.
@@ -89,6 +97,7 @@ def landmark_visibility(
         points: its landmarks.
         cameras: C views of each of P poses, or one set for all.
         slack: see :data:`SLACK`.
+        opening_slack: see :data:`OPENING_SLACK`.
         pupil_slack: see :data:`PUPIL_SLACK`.
         facing_cosine: see :data:`FACING_COSINE`; -1 asks for no facing.
     """
@@ -100,13 +109,48 @@ def landmark_visibility(
     normals = F.normalize((corners * embedding.barycentric[..., None]).sum(dim=-2), dim=-1)
     # Written out as in Cameras.project: a matrix product may run in TF32.
     normals = F.normalize((sharing[..., None] * normals[:, None]).sum(dim=-2), dim=-1)
+    normals = _eyes_outward(head.lbs_weights, vertices, points, index, sharing, normals)
     poses = max(len(vertices), cameras.poses)
     toward = cameras.expand(poses).positions[:, :, None] - points[:, None]  # [P, C, L, 3]
     facing = (F.normalize(toward, dim=-1) * normals[:, None]).sum(dim=-1) > facing_cosine
 
     extent = (vertices.amax(dim=1) - vertices.amin(dim=1)).amax()
-    tolerance = extent * torch.where(is_pupil, pupil_slack, slack)  # [L]
-    return facing & point_visibility(points, vertices, head.faces, cameras, tolerance)
+    tolerance = torch.where(sharing.sum(1) > 1, opening_slack, slack)
+    tolerance = extent * torch.where(is_pupil, pupil_slack, tolerance)  # [L]
+    seen = facing & point_visibility(points, vertices, head.faces, cameras, tolerance)
+    # The corner of a jaw can be seen from behind; without features it is no outline of a face.
+    features = ~_of_oval(index, vertices.device)
+    return seen & (features | (seen & features).any(dim=-1, keepdim=True))
+
+
+def _eyes_outward(
+    lbs_weights: Tensor,  # [V, 5]
+    vertices: Tensor,  # [P, V, 3]
+    points: Tensor,  # [P, L, 3]
+    index: tuple[int, ...],
+    sharing: Tensor,  # [L, L]
+    normals: Tensor,  # [P, L, 3]
+) -> Tensor:  # [P, L, 3]
+    """The normals, with those of an eye (what shares with a pupil) pointing from the eyeball's
+    centre to the middle of the eye's landmarks, where the head has eyeballs."""
+    for pupil, joint in zip(PUPILS, (RIGHT_EYE_JOINT, LEFT_EYE_JOINT), strict=True):
+        if pupil.landmark not in index:
+            continue
+        weight = lbs_weights[:, joint]
+        shared = sharing[index.index(pupil.landmark)]
+        # Written as sums, since a matrix product may run in TF32.
+        centre = (weight[:, None] * vertices).sum(1) / weight.sum().clamp(min=1e-12)
+        middle = (shared[:, None] * points).sum(1) / shared.sum()
+        outward = F.normalize(middle - centre, dim=-1)[:, None]
+        normals = torch.where(shared[:, None] * weight.sum() > 0, outward, normals)
+    return normals
+
+
+@lru_cache(maxsize=16)
+def _of_oval(mediapipe_index: tuple[int, ...], device: torch.device) -> Tensor:
+    """Which landmarks are the face's outline: bool [L]."""
+    oval = {index for chain in FACE_OVAL.chains for index in chain}
+    return torch.tensor([index in oval for index in mediapipe_index], device=device)
 
 
 @lru_cache(maxsize=16)
