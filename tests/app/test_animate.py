@@ -288,22 +288,21 @@ def test_a_folder_is_replaced_only_if_it_holds_frames(avatars, motion, tmp_path,
 
 
 def test_what_fails_leaves_nothing_behind(tmp_path):
-    class Stop(Exception):
-        pass
+    def interrupted(name: str) -> None:
+        with recording(tmp_path / name, 3, 10, 16, 16) as write:
+            write(np.zeros((1, 16, 16, 3), np.uint8))
+            raise KeyboardInterrupt
+
+    def impossible() -> None:
+        with recording(tmp_path / "odd.mp4", 2000, 10, 15, 15) as write:
+            for _ in range(200):
+                write(np.zeros((10, 15, 15, 3), np.uint8))
 
     for name in ("a.mp4", "a.gif", "frames"):
-        with (
-            pytest.raises(Stop),
-            recording(tmp_path / name, 3, 10, 16, 16) as write,
-        ):
-            write(np.zeros((1, 16, 16, 3), np.uint8))
-            raise Stop
-    with (
-        pytest.raises(HeadStudioError, match="ffmpeg could not write"),
-        recording(tmp_path / "odd.mp4", 3, 10, 15, 15) as write,
-    ):
-        for _ in range(200):
-            write(np.zeros((10, 15, 15, 3), np.uint8))
+        with pytest.raises(KeyboardInterrupt):
+            interrupted(name)
+    with pytest.raises(HeadStudioError, match="ffmpeg could not write"):
+        impossible()
     assert list(tmp_path.iterdir()) == []
 
 

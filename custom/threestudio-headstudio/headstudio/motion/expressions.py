@@ -19,7 +19,7 @@ from headstudio.flame import FlameParams, HeadModel
 from headstudio.motion.arkit import ARKIT_NAMES, from_arkit
 from headstudio.motion.expression_table import ALIASES, EXPRESSIONS, Expression, Gesture
 from headstudio.motion.motion import Motion
-from headstudio.motion.sampler import for_head
+from headstudio.motion.retarget import for_head
 from headstudio.nearest import did_you_mean
 
 STEP_SECONDS = 1.0

@@ -28,7 +28,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--motion",
         nargs="+",
         metavar="FILE",
-        help="motion files, played one after the other; or sample motions by name: talk, smile …",
+        help="recordings in any format that `headstudio motion` reads, played one after the other; "
+        "or sample motions by name: talk, smile …",
     )
     what.add_argument(
         "--expression",
@@ -46,6 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_picture(parser)
     _add_camera(parser)
     parser.add_argument("--head", type=Path, metavar="FILE", help="the head model (the open head)")
+    parser.add_argument(
+        "--flame", type=Path, metavar="FILE", help="the FLAME model a motion was tracked with"
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 … (default: auto)")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
     parser.add_argument(
@@ -156,10 +160,11 @@ def run(args: argparse.Namespace) -> int:
     shown = layers(args.show, LAYERS)
     sound = read_sound(args.audio) if args.audio else None
     device = choose_device(args.device)
-    head = HeadModel.load(args.head or find_asset(DEFAULT_HEAD)).to(device)
+    head = HeadModel.load(args.head or find_asset(DEFAULT_HEAD))
     motion = choose_motion(args, head)
     check_output(args.out, motion.fps, background is None, sound is not None, args.force)
     camera = choose_camera(args, motion.duration)
+    head = head.to(device)
     players = [Player.of(load_avatar(path, head), head) for path in args.avatars]
 
     width, height = args.size

@@ -10,7 +10,7 @@ import torch
 
 from headstudio.errors import HeadStudioError
 from headstudio.flame import HeadModel
-from headstudio.motion import Motion, concatenate, for_head, load_motion, loop, resample
+from headstudio.motion import Motion, concatenate, for_head, loop, read_motion, resample
 from headstudio.motion.root import place_root
 from headstudio.motion.script import script_motion
 from headstudio.nearest import did_you_mean
@@ -41,7 +41,9 @@ def choose_motion(args: argparse.Namespace, head: HeadModel) -> Motion:
         )
         motion = for_head(motion, head)
     else:
-        parts = [for_head(read_any(name), head) for name in args.motion]
+        # The FLAME model that recordings were tracked with: what their coefficients mean.
+        flame = None if args.flame is None else HeadModel.load(args.flame)
+        parts = [for_head(read_any(name), head, flame) for name in args.motion]
         motion = concatenate([place_root(part, args.root) for part in parts])
     if args.fps is not None:
         motion = resample(motion, args.fps)
@@ -55,21 +57,21 @@ def choose_motion(args: argparse.Namespace, head: HeadModel) -> Motion:
 
 
 def read_any(name: str) -> Motion:
-    """A motion file, or one of the sample motions by its name.
+    """A recording in any known format (docs/motion.md), or a sample motion by its name.
 
     Raises:
         HeadStudioError: neither a file nor a sample; or a file that cannot be read.
     """
     path = Path(name)
     if path.exists() or path.suffix or len(path.parts) > 1:
-        return load_motion(path)
+        return read_motion(path)
     samples = sample_motions()
     if name not in samples:
         raise HeadStudioError(
             f"there is no motion file {name!r}, and no sample motion of this name"
             f"{did_you_mean(name, samples)} The samples are {', '.join(samples)}."
         )
-    return load_motion(samples[name])
+    return read_motion(samples[name])
 
 
 def sample_motions() -> dict[str, Path]:
