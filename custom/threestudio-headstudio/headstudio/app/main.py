@@ -34,6 +34,9 @@ COMMANDS = {
     "export": Command(
         "headstudio.app.export", "an avatar as .ply, .splat or .glb, for other programs"
     ),
+    "motion": Command(
+        "headstudio.app.motion", "look at motions of other tools, and turn them into our own"
+    ),
     "doctor": Command(
         "headstudio.app.doctor", "what is installed, which device is used, what is missing"
     ),

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from headstudio.errors import HeadStudioError
-from headstudio.flame import FlameParams, HeadModel
+from headstudio.flame import FlameParams, HeadArrays, HeadModel, LandmarkEmbedding
 from headstudio.motion.arkit import ARKIT_NAMES
 from headstudio.paths import find_asset
 
@@ -176,31 +176,75 @@ def size_ratio(head: HeadModel, pattern: HeadModel, index: list[int]) -> float:
 
 def _landmarks(head: HeadModel, params: FlameParams, index: list[int]) -> Tensor:
     """Chosen landmarks [P, L, 3] of posed heads."""
-    place = {number: row for row, number in enumerate(head.landmarks.mediapipe_index.tolist())}
-    rows = torch.tensor([place[number] for number in index], device=head.v_template.device)
     with torch.no_grad():
-        return head.landmark_points(head(params))[:, rows]
+        return head.landmark_points(head(params))[:, _rows(head, index)]
+
+
+def _rows(head: HeadModel, index: list[int]) -> Tensor:
+    """Where landmarks, by MediaPipe's numbers, stand in a head's table."""
+    place = {number: row for row, number in enumerate(head.landmarks.mediapipe_index.tolist())}
+    return torch.tensor([place[number] for number in index], device=head.v_template.device)
+
+
+def _landmark_model(head: HeadModel, index: list[int]) -> HeadModel:
+    """A head of the landmarks' triangles alone, on the CPU: a tenth of the vertices, and the same
+    landmarks in every pose.
+
+    Five more vertices stand where the joints are, so that the joints, too, move with the expression
+    as they do in the whole head.
+    """
+    rows = _rows(head, index)
+    corners = head.faces[head.landmarks.face[rows]]  # [L, 3]
+    kept = torch.unique(corners)
+    regressor = head.J_regressor
+    n_joints = len(regressor)
+    directions = torch.einsum("jv,vck->jck", regressor, head.shapedirs)
+    posedirs = head.posedirs.T.reshape(len(head.v_template), 3, -1)[kept]
+    weights = head.lbs_weights[kept]
+    one_joint_each = torch.eye(n_joints, device=weights.device)
+    parts = {
+        "v_template": (head.v_template[kept], regressor @ head.v_template),
+        "shapedirs": (head.shapedirs[kept], directions),
+        "posedirs": (posedirs, posedirs.new_zeros(n_joints, *posedirs.shape[1:])),
+        "weights": (weights, one_joint_each),
+    }
+    arrays = {name: torch.cat(both).cpu().numpy() for name, both in parts.items()}
+    picked = torch.cat([weights.new_zeros(n_joints, len(kept)), one_joint_each], dim=1)
+    return HeadModel(
+        HeadArrays(
+            faces=torch.searchsorted(kept, corners).cpu().numpy(),
+            J_regressor=picked.cpu().numpy(),
+            name=head.name,
+            n_shape=head.n_shape,
+            landmarks=LandmarkEmbedding(
+                torch.tensor(index),
+                torch.arange(len(index)),
+                head.landmarks.barycentric[rows].cpu(),
+            ),
+            **arrays,
+        )
+    ).double()
 
 
 class _Solver:
-    """Gauss-Newton for one head; its landmarks' derivative by the expression is the same for all
-    actions, and by the joints taken by central differences."""
+    """Gauss-Newton for one head, with derivatives by differences."""
 
-    step = 1e-3  # radians
+    step = 1e-4
+    """Radians, or standard deviations: the landmarks are linear in the expression and nearly so in
+    the joints, and are computed in double precision."""
 
     def __init__(self, head: HeadModel, index: list[int]) -> None:
-        self.head, self.index = head, index
-        self.n = head.n_expression
+        self.head, self.index, self.n = _landmark_model(head, index), index, head.n_expression
         sigmas = [1.0] * self.n + [s for joint in JOINT_SIGMAS.values() for s in joint]
         self.sigmas = torch.tensor(sigmas, dtype=torch.float64)
         self.rest = self._points(torch.zeros(1, len(self.sigmas), dtype=torch.float64))[0]
 
     def params(self, theta: Tensor) -> FlameParams:
-        """The pose that a solution [P, n + 9] stands for."""
+        """The pose that solutions [P, n + 9] stand for."""
         parts = theta.split([self.n, 3, 3, 3], dim=1)
         names = ("expression", *JOINT_SIGMAS)
-        return FlameParams.zeros(1, n_expression=self.n).replace(
-            **{name: part.float() for name, part in zip(names, parts, strict=True)}
+        return FlameParams.zeros(1, n_expression=self.n, dtype=theta.dtype).replace(
+            **dict(zip(names, parts, strict=True))
         )
 
     def movement(self, theta: Tensor) -> Tensor:
@@ -213,9 +257,11 @@ class _Solver:
         if float(target.norm(dim=-1).max()) < SEEN:
             return theta
         weight = torch.diag((LANDMARK_SIGMA / self.sigmas).square())
+        offsets = torch.eye(len(theta), dtype=torch.float64) * self.step
         for _ in range(ITERATIONS):
-            derivative = self._derivative(theta)
-            left = (target - self.movement(theta[None])[0]).reshape(-1)
+            moved = self.movement(torch.cat([theta[None], theta + offsets]))
+            derivative = ((moved[1:] - moved[0]) / self.step).reshape(len(theta), -1).T
+            left = (target - moved[0]).reshape(-1)
             normal = derivative.T @ derivative + weight
             change = torch.linalg.solve(normal, derivative.T @ left - weight @ theta)
             theta = theta + change
@@ -223,21 +269,8 @@ class _Solver:
                 break
         return theta
 
-    def _derivative(self, theta: Tensor) -> Tensor:
-        """[3 L, n + 9]"""
-        size = len(self.sigmas)
-        offsets = torch.eye(size, dtype=torch.float64) * self._steps()
-        points = self._points(torch.cat([theta + offsets, theta - offsets]))
-        change = (points[:size] - points[size:]).reshape(size, -1)
-        return (change / (2 * self._steps())[:, None]).T
-
-    def _steps(self) -> Tensor:
-        # A coefficient moves landmarks by about a millimetre, a joint by tens of them.
-        return torch.where(torch.arange(len(self.sigmas)) < self.n, 0.5, self.step).double()
-
     def _points(self, theta: Tensor) -> Tensor:
-        params = self.params(theta).to(self.head.v_template.device)
-        return _landmarks(self.head, params, self.index).double().cpu()
+        return _landmarks(self.head, self.params(theta), self.index)
 
 
 def as_numpy(actions: Actions) -> dict[str, np.ndarray]:
