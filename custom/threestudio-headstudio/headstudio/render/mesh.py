@@ -100,9 +100,17 @@ def shade_mesh(
     vertices, cameras = _checked(vertices, faces, cameras)
     fine = cameras.resized(cameras.height * supersample, cameras.width * supersample)
     seen = rasterize_mesh(vertices, faces, fine)
-    normal = seen.interpolate(vertex_normals(vertices, faces), faces)
-    normal = torch.nn.functional.normalize(normal, dim=-1)
-    toward = cameras.positions[:, :, None, None] - seen.interpolate(vertices, faces)
+    # Only what shows a face is shaded: most of a picture is background.
+    hit = seen.face_id >= 0
+    pose, view, _, _ = hit.nonzero(as_tuple=True)
+    face = seen.face_id[hit]
+    weights = seen.barycentric[hit][..., None]  # [n, 3, 1]
+
+    def at_pixels(attribute: Tensor) -> Tensor:
+        return (attribute[pose[:, None], faces[face]] * weights).sum(1)
+
+    normal = torch.nn.functional.normalize(at_pixels(vertex_normals(vertices, faces)), dim=-1)
+    toward = cameras.positions[pose, view] - at_pixels(vertices)
     toward = torch.nn.functional.normalize(toward, dim=-1)
     # Both sides are lit alike: turn each normal to the viewer.
     normal = torch.where((normal * toward).sum(-1, keepdim=True) < 0, -normal, normal)
@@ -116,11 +124,9 @@ def shade_mesh(
 
     if face_colors is None:
         face_colors = vertices.new_full((faces.shape[0], 3), 0.8)
-    # One more row, so that -1 (no face) reads the background.
-    ground = torch.as_tensor(background, dtype=vertices.dtype, device=vertices.device).expand(1, 3)
-    colors = torch.cat([face_colors.to(vertices), ground])
-    brightness = torch.where(seen.face_id[..., None] >= 0, ambient + (1 - ambient) * lit, 1.0)
-    picture = colors[seen.face_id] * brightness
+    ground = torch.as_tensor(background, dtype=vertices.dtype, device=vertices.device)
+    picture = ground.expand(*hit.shape, 3).clone()
+    picture[hit] = face_colors.to(vertices)[face] * (ambient + (1 - ambient) * lit)
     size = (cameras.height, supersample, cameras.width, supersample)
     return picture.unflatten(3, size[2:]).unflatten(2, size[:2]).mean(dim=(3, 5))
 
