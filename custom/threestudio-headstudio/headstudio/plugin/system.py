@@ -8,6 +8,7 @@ from torch import Tensor
 
 import threestudio
 from headstudio.errors import HeadStudioError
+from headstudio.export import export_avatar
 from headstudio.guidance.control_image import control_image
 from headstudio.plugin._common import resolve_asset
 from headstudio.plugin._pictures import preview_grid, view_rows
@@ -16,7 +17,7 @@ from headstudio.plugin.geometry import FlameGaussians
 from headstudio.plugin.guidance import call_guidance
 from headstudio.render.mesh import shade_mesh
 from headstudio.render.pictures import with_corner
-from headstudio.splats import save_avatar
+from headstudio.splats import Avatar, save_avatar
 from threestudio.systems.base import BaseLift3DSystem
 from threestudio.utils.misc import C
 
@@ -273,6 +274,16 @@ class HeadStudioSystem(BaseLift3DSystem):
     def save_avatar(self, filename: str, **avatar: Any) -> str:
         """What ``avatar-exporter`` has written: ``avatar.ply`` under the save folder."""
         path = self.get_save_path(filename)
-        prompt = str(self.cfg.prompt_processor.get("prompt", ""))
-        save_avatar(path, prompt=prompt, **avatar)
+        save_avatar(path, prompt=self._prompt, **avatar)
         return path
+
+    def save_avatar_as(self, filename: str, file_format: str, **avatar: Any) -> str:
+        """The same in another program's format; see :func:`headstudio.export.export_avatar`."""
+        path = self.get_save_path(filename)
+        parts = {name: avatar.pop(name) for name in ("splats", "shape", "extent")}
+        export_avatar(path, file_format, Avatar(**parts, prompt=self._prompt), **avatar)
+        return path
+
+    @property
+    def _prompt(self) -> str:
+        return str(self.cfg.prompt_processor.get("prompt", ""))

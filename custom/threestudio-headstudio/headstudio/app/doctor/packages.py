@@ -31,6 +31,7 @@ REQUIRED = (
     "packaging",
     "pillow",
     "plyfile",
+    "pygltflib",
     "pyyaml",
     "trimesh",
     "tqdm",
