@@ -34,6 +34,7 @@ COMMANDS = {
     "export": Command(
         "headstudio.app.export", "an avatar as .ply, .splat or .glb, for other programs"
     ),
+    "view": Command("headstudio.app.view", "show avatars in the browser, and move them"),
     "motion": Command(
         "headstudio.app.motion", "look at motions of other tools, and turn them into our own"
     ),

@@ -35,6 +35,7 @@ REQUIRED = (
     "pyyaml",
     "trimesh",
     "tqdm",
+    "viser",
 )
 INSTALL = (
     "./install.sh"

@@ -1,0 +1,131 @@
+"""An avatar in the scene: its splats, its mesh, its landmarks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import viser
+from torch import Tensor
+
+from headstudio.app.player import Player
+from headstudio.app.view.splat_buffer import SplatBuffer
+from headstudio.errors import HeadStudioError
+from headstudio.flame import FlameParams
+from headstudio.splats import triangle_frames
+
+_SKIN = (205, 195, 186)
+_WIRE = (40, 110, 170)
+_LANDMARK = (230, 60, 40)
+_LANDMARK_SIZE = 0.006  # of the head's extent
+_LIFT = 0.01  # of the head's extent
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What of an avatar is shown."""
+
+    splats: bool = True
+    mesh: bool = False
+    landmarks: bool = False
+
+
+class Figure:
+    """The scene nodes of one avatar, below one that places and turns them.
+
+    Args:
+        scene: where the nodes are added.
+        name: of the topmost node, such as ``"/first"``.
+        player: the avatar on its head.
+    """
+
+    def __init__(self, scene: viser.SceneApi, name: str, player: Player) -> None:
+        self.player = player
+        self._buffer = SplatBuffer(player.avatar.splats, player.avatar.extent)
+        self._place = scene.add_frame(name, show_axes=False)
+        n = player.avatar.splats.n
+        self._splats = scene.add_gaussian_splats(
+            f"{name}/splats",
+            centers=np.zeros((n, 3)),
+            covariances=np.zeros((n, 3, 3)),  # of no size: nothing is seen before the first pose
+            rgbs=np.zeros((n, 3)),
+            opacities=np.zeros((n, 1)),
+            scale=self._buffer.scale,
+        )
+        neutral = player.frame.to_world(player.head.neutral())
+        self._mesh = scene.add_mesh_simple(
+            f"{name}/mesh",
+            neutral.numpy(),
+            player.head.faces.numpy(),
+            color=_SKIN,
+            visible=False,
+        )
+        self._landmarks = self._add_landmarks(scene, f"{name}/landmarks", neutral)
+
+    def _add_landmarks(
+        self, scene: viser.SceneApi, name: str, neutral: Tensor
+    ) -> viser.PointCloudHandle | None:
+        try:
+            points = self.player.head.landmark_points(neutral)
+        except HeadStudioError:  # a head that nobody has embedded landmarks in
+            return None
+        return scene.add_point_cloud(
+            name,
+            points.numpy(),
+            _LANDMARK,
+            point_size=_LANDMARK_SIZE * self.player.avatar.extent,
+            point_shape="circle",
+            point_shading="flat",
+            precision="float32",
+            visible=False,
+        )
+
+    def place(self, sideways: float, turn_deg: float) -> None:
+        """Put the head ``sideways`` of the centre (world +y), turned about the vertical axis."""
+        half = math.radians(turn_deg) / 2
+        self._place.position = (0.0, sideways, 0.0)
+        self._place.wxyz = (math.cos(half), 0.0, 0.0, math.sin(half))
+
+    @torch.inference_mode()
+    def pose(self, params: FlameParams, layers: Layers) -> None:
+        """Show one pose.
+
+        Args:
+            params: of one pose; its shape is added to the avatar's own.
+            layers: what is seen. The rest is not computed and not sent.
+        """
+        player = self.player
+        shape = player.avatar.shape[None] + params.shape
+        vertices = player.vertices(params.replace(shape=shape), own_shape=False)
+        if layers.splats:
+            self._splats.buffer = self._buffer.pose(triangle_frames(vertices, player.head.faces))
+        if layers.splats and (layers.mesh or layers.landmarks):
+            # The page draws splats last, and those in front of a line or point hide it.
+            vertices = vertices + _LIFT * player.avatar.extent * vertex_normals(
+                vertices, player.head.faces
+            )
+        if layers.mesh:
+            self._mesh.vertices = vertices[0].numpy()
+            self._mesh.wireframe = layers.splats
+            self._mesh.color = _WIRE if layers.splats else _SKIN
+        if layers.landmarks and self._landmarks is not None:
+            self._landmarks.points = player.head.landmark_points(vertices)[0].numpy()
+        self._splats.visible = layers.splats
+        self._mesh.visible = layers.mesh
+        if self._landmarks is not None:
+            self._landmarks.visible = layers.landmarks
+
+    def remove(self) -> None:
+        """Take everything out of the scene."""
+        self._place.remove()
+
+
+def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
+    """Unit normals ``[P, V, 3]`` of vertices ``[P, V, 3]``: those of the triangles around each,
+    weighted by their areas. Zero for a vertex without triangles."""
+    a, b, c = vertices[:, faces].unbind(2)
+    weighted = torch.linalg.cross(b - a, c - a).repeat_interleave(3, dim=1)
+    total = torch.zeros_like(vertices).index_add_(1, faces.reshape(-1), weighted)
+    return torch.nn.functional.normalize(total, dim=-1)

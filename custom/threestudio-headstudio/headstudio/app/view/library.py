@@ -1,0 +1,134 @@
+"""The avatars that the page offers: files beside those given, and files it was sent."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from headstudio.app.player import Player
+from headstudio.errors import HeadStudioError
+from headstudio.flame import HeadModel
+from headstudio.splats import load_avatar
+
+MAX_FILES = 500
+"""Files that are looked at below a folder; beyond, the folder is not one of avatars."""
+MAX_UPLOAD = 256 << 20
+"""Bytes of an avatar that is sent through the page: four million splats."""
+_MARK = b"comment headstudio format_version"
+_HEADER_BYTES = 1 << 16
+
+
+class Library:
+    """Avatar files by the names the page shows.
+
+    Args:
+        places: avatar files, whose folders are offered too, and folders, which are searched.
+        head: the head model they ride on.
+
+    Raises:
+        HeadStudioError: for a place that does not exist.
+    """
+
+    def __init__(self, places: Iterable[Path], head: HeadModel) -> None:
+        self.head = head
+        self._places = [Path(os.path.abspath(place)) for place in places]
+        self._uploads = tempfile.TemporaryDirectory(prefix="headstudio-view-")
+        self._files: dict[str, Path] = {}
+        for place in self._places:
+            if not place.exists():
+                raise HeadStudioError(
+                    f"{place} does not exist. `headstudio sample --seed 3 --out avatar.ply` makes "
+                    "an avatar to try things with."
+                )
+        self.refresh()
+
+    def refresh(self) -> list[str]:
+        """Look for files again; returns all names, those given first."""
+        files = list(dict.fromkeys([*self._given(), *self._found()]))
+        base = Path(os.path.commonpath([file.parent for file in files])) if files else Path()
+        self._files = {str(file.relative_to(base)): file for file in files}
+        for file in sorted(Path(self._uploads.name).iterdir()):
+            self._files[self._upload_name(file)] = file
+        return self.names
+
+    @property
+    def names(self) -> list[str]:
+        """What `open` takes."""
+        return list(self._files)
+
+    def name_of(self, place: Path) -> str:
+        """What `open` takes for a place: itself if it is a file, else the first file in it.
+
+        Raises:
+            HeadStudioError: for a folder without avatars.
+        """
+        place = Path(os.path.abspath(place))
+        for name, file in self._files.items():
+            if file == place or place in file.parents:
+                return name
+        raise HeadStudioError(
+            f"there is no avatar in {place}; expected .ply files that `launch.py --export` or "
+            "`headstudio sample` has written."
+        )
+
+    def open(self, name: str) -> Player:
+        """Load an avatar.
+
+        Raises:
+            HeadStudioError: for a name that is not offered, and as `load_avatar` does.
+        """
+        if name not in self._files:
+            raise HeadStudioError(f"there is no avatar {name!r} any more; look for files again.")
+        return Player.of(load_avatar(self._files[name], self.head), self.head)
+
+    def add_upload(self, name: str, content: bytes) -> str:
+        """Keep a file that was sent, until the program ends; returns what `open` takes.
+
+        Raises:
+            HeadStudioError: if it is too large, or no avatar of this head.
+        """
+        if len(content) > MAX_UPLOAD:
+            raise HeadStudioError(
+                f"{name} has {len(content) >> 20} MiB; at most {MAX_UPLOAD >> 20} can be sent."
+            )
+        plain = re.sub(r"[^\w.-]+", "_", Path(name.replace("\\", "/")).stem).strip(".") or "avatar"
+        file = Path(self._uploads.name) / f"{plain[:80]}.ply"
+        file.write_bytes(content)
+        try:
+            load_avatar(file, self.head)
+        except HeadStudioError as error:
+            file.unlink()
+            raise HeadStudioError(str(error).replace(str(file), name)) from error
+        self.refresh()
+        return self._upload_name(file)
+
+    def close(self) -> None:
+        """Remove the files that were sent."""
+        self._uploads.cleanup()
+
+    def _upload_name(self, file: Path) -> str:
+        return f"{file.name} (sent)"
+
+    def _given(self) -> Iterator[Path]:
+        for place in self._places:
+            if place.is_file():
+                yield place
+
+    def _found(self) -> Iterator[Path]:
+        for place in self._places:
+            candidates = place.rglob("*.ply") if place.is_dir() else place.parent.glob("*.ply")
+            # Sorted within what was looked at: a folder may hold more than can be.
+            looked_at = sorted(file for file, _ in zip(candidates, range(MAX_FILES), strict=False))
+            yield from (file for file in looked_at if is_avatar(file))
+
+
+def is_avatar(path: Path) -> bool:
+    """Whether a file's header says that it is an avatar of ours."""
+    try:
+        with path.open("rb") as file:
+            return _MARK in file.read(_HEADER_BYTES).partition(b"end_header")[0]
+    except OSError:
+        return False

@@ -1,0 +1,290 @@
+"""The viewer: a page, the avatars on it, and the thread that moves them."""
+
+from __future__ import annotations
+
+import io
+import math
+import queue
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import imageio.v3 as iio
+import numpy as np
+import viser
+
+from headstudio.app.view.controls import Rig
+from headstudio.app.view.figure import Figure
+from headstudio.app.view.library import Library
+from headstudio.app.view.page import NOTHING, Page, put
+from headstudio.app.view.playback import Playback
+from headstudio.app.view.server import Server
+from headstudio.errors import HeadStudioError
+from headstudio.motion import Motion
+
+MAX_RATE = 30.0
+"""Poses a second, at most."""
+_TIME_RATE = 5.0
+"""How often a second the time slider follows a motion."""
+_FOV_DEG = 35.0
+_SPACING = 0.4
+"""From the centre to each of two avatars, in extents of the head."""
+_DISTANCE = {1: 2.2, 2: 2.8}
+"""Of the camera, in extents, for one avatar and two."""
+_SCREENSHOT_SECONDS = 60.0
+
+Task = Callable[[], None]
+
+
+class Viewer:
+    """Everything that happens on the page.
+
+    All changes to the scene are made by one thread: callbacks of the page only say that something
+    changed, or leave a task. Slider events that come faster than poses are made are so merged.
+
+    Args:
+        server: whose page this is.
+        library: the avatars that can be chosen.
+        motions: by the names the page is to show, on the library's head.
+        first: name of the avatar that is shown first.
+        second: name of one to compare it with.
+
+    Raises:
+        HeadStudioError: if an avatar cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        library: Library,
+        motions: Mapping[str, Motion],
+        first: str,
+        second: str | None = None,
+    ) -> None:
+        self._server = server
+        self._library = library
+        self._motions = motions
+        self._figures: dict[str, Figure] = {}
+        self._playback = Playback()
+        self._turn_deg = 0.0
+        self._tasks: queue.Queue[tuple[Task, viser.ClientHandle | None]] = queue.Queue()
+        self._wake = threading.Event()
+        self._closed = threading.Event()
+        self._rig = Rig(library.head)
+        self.page = Page(server.gui, self._rig, library.names, list(motions))
+        self._show("first", first)
+        if second is not None:
+            self._show("second", second)
+        put(self.page.avatar, first)
+        put(self.page.compare, second or NOTHING)
+        self._show_background()
+        self._place_camera()
+        self._connect()
+        self._thread = threading.Thread(target=self._run, name="headstudio-view", daemon=True)
+        self._thread.start()
+
+    # ------------------------------------------------------------------- what the page asks for
+
+    def _connect(self) -> None:
+        page = self.page
+        page.on_change(self._wake.set)
+        page.screenshot.on_click(lambda event: self._guard(event, lambda: self._take(event.client)))
+        page.reset.on_click(lambda event: self._do(event, self._reset))
+        page.play.on_click(lambda event: self._do(event, self._toggle))
+        self._on_choice(page.preset, lambda: page.show_preset(page.preset.value))
+        self._on_choice(page.motion, self._choose_motion)
+        self._on_choice(page.time, lambda: self._seek(page.time.value))
+        self._on_choice(page.avatar, lambda: self._show("first", page.avatar.value))
+        self._on_choice(page.compare, self._compare)
+        self._on_choice(page.background, self._show_background)
+        page.refresh.on_click(lambda event: self._do(event, self._refresh))
+        page.upload.on_upload(lambda event: self._do(event, self._receive))
+        self._server.on_client_connect(lambda _: self._wake.set())
+
+    def _on_choice(self, handle: viser.GuiInputHandle[Any], task: Task) -> None:
+        def changed(event: viser.GuiEvent[Any]) -> None:
+            if event.client_id is not None:  # by a person, not by us
+                self._do(event, task)
+
+        handle.on_update(changed)
+
+    def _do(self, event: viser.GuiEvent[Any], task: Task) -> None:
+        """Leave a task for the thread that owns the scene."""
+        self._tasks.put((task, event.client))
+        self._wake.set()
+
+    def _guard(self, event: viser.GuiEvent[Any], task: Task) -> None:
+        _reporting(task, event.client)
+
+    def _choose_motion(self) -> None:
+        name = self.page.motion.value
+        self._playback.load(self._motions.get(name))
+        self.page.time.max = max(round(self._playback.duration, 2), 0.01)
+        if name != NOTHING:
+            self._playback.play()
+        self._follow()
+
+    def _toggle(self) -> None:
+        if self._playback.playing:
+            self._playback.playing = False
+        else:
+            self._playback.play()
+        self._follow()
+
+    def _seek(self, seconds: float) -> None:
+        self._playback.seek(seconds)
+        self.page.show_playing(False)
+
+    def _follow(self) -> None:
+        """Show on the page where the motion is."""
+        self.page.show_playing(self._playback.playing)
+        put(self.page.time, round(self._playback.seconds, 2))
+
+    def _show(self, role: str, name: str) -> None:
+        """Put an avatar in a role, ``"first"`` or ``"second"``, in place of who had it."""
+        player = self._library.open(name)  # before anything is taken away
+        if role in self._figures:
+            self._figures.pop(role).remove()
+        self._figures[role] = Figure(self._server.scene, f"/{role}", player)
+        self._describe()
+
+    def _describe(self) -> None:
+        avatars = [figure.player.avatar for _, figure in sorted(self._figures.items())]
+        put(self.page.prompt, "  |  ".join(avatar.prompt for avatar in avatars))
+        put(self.page.count, " + ".join(f"{avatar.splats.n:,}" for avatar in avatars))
+
+    def _compare(self) -> None:
+        name = self.page.compare.value
+        if name != NOTHING:
+            self._show("second", name)
+        elif "second" in self._figures:
+            self._figures.pop("second").remove()
+            self._describe()
+        self._place_camera()
+
+    def _refresh(self) -> None:
+        self.page.offer(self._library.refresh())
+
+    def _receive(self) -> None:
+        sent = self.page.upload.value
+        name = self._library.add_upload(sent.name, sent.content)
+        self.page.offer(self._library.names)
+        self._show("first", name)
+        put(self.page.avatar, name)
+
+    def _reset(self) -> None:
+        self.page.rest()
+        self._choose_motion()
+        self._turn_deg = 0.0
+        self._place_camera()
+
+    def _show_background(self) -> None:
+        color = np.array(self.page.background.value, np.uint8)
+        self._server.scene.set_background_image(np.tile(color, (2, 2, 1)), format="png")
+
+    def _place_camera(self) -> None:
+        """In front of the faces, for who is here and who comes."""
+        extent = max(figure.player.avatar.extent for figure in self._figures.values())
+        position = (_DISTANCE[len(self._figures)] * extent, 0.0, 0.0)
+        start = self._server.initial_camera
+        start.position, start.look_at, start.up = position, (0.0, 0.0, 0.0), (0.0, 0.0, 1.0)
+        start.fov = math.radians(_FOV_DEG)
+        for client in self._server.get_clients().values():
+            with client.atomic():
+                client.camera.up_direction = (0.0, 0.0, 1.0)
+                client.camera.position = position
+                client.camera.look_at = (0.0, 0.0, 0.0)
+                client.camera.fov = math.radians(_FOV_DEG)
+
+    def _take(self, client: viser.ClientHandle | None) -> None:
+        """Send the picture that a page shows to that page, as a file."""
+        if client is None:
+            return
+        # Splats are drawn with the proportions of the window, whatever size is asked for.
+        picture = client.get_render(
+            client.camera.image_height,
+            client.camera.image_width,
+            transport_format="png",
+            timeout=_SCREENSHOT_SECONDS,
+        )
+        file = io.BytesIO()
+        iio.imwrite(file, picture[..., :3], extension=".png")
+        client.send_file_download("avatar.png", file.getvalue(), save_immediately=True)
+
+    # ------------------------------------------------------------------------------ the thread
+
+    def _run(self) -> None:
+        last = time.monotonic()
+        shown = 0.0
+        while not self._closed.is_set():
+            moving = self._playback.playing or self.page.turntable.value
+            self._wake.wait(0.0 if moving and self._watched() else 0.5 if moving else None)
+            self._wake.clear()
+            while not self._tasks.empty():
+                _reporting(*self._tasks.get())
+            now = time.monotonic()
+            self._advance(now - last)
+            last = now
+            if self._playback.playing and now - shown > 1 / _TIME_RATE:
+                shown = now
+                self._follow()
+            if self._watched():
+                _reporting(self.update, None)
+            # Events that come while this waits are one update afterwards.
+            self._closed.wait(max(0.0, 1 / MAX_RATE - (time.monotonic() - now)))
+
+    def _watched(self) -> bool:
+        return bool(self._server.get_clients())
+
+    def _advance(self, elapsed: float) -> None:
+        playback = self._playback
+        playback.speed, playback.loop = self.page.speed.value, self.page.loop.value
+        was_playing = playback.playing
+        playback.advance(elapsed)
+        if was_playing and not playback.playing:
+            self._follow()
+        if self.page.turntable.value:
+            self._turn_deg = (self._turn_deg + elapsed * self.page.turn_speed.value) % 360
+
+    def update(self) -> None:
+        """Show the state of the sliders and the motion, at once."""
+        params = self._rig.params(self.page.controls())
+        moving = self._playback.params()
+        if moving is not None:
+            params = self._rig.on_top(moving, params)
+        layers = self.page.layers()
+        with self._server.atomic():
+            for role, figure in self._figures.items():
+                beside = {"first": -_SPACING, "second": _SPACING}[role] * (len(self._figures) - 1)
+                # Both look at the camera.
+                inwards = math.degrees(math.atan2(-beside, _DISTANCE[len(self._figures)]))
+                figure.place(beside * figure.player.avatar.extent, inwards + self._turn_deg)
+                figure.pose(params, layers)
+
+    def close(self) -> None:
+        """Stop moving, stop listening, remove what was sent."""
+        self._closed.set()
+        self._wake.set()
+        self._thread.join(timeout=10)
+        self._server.close()
+        self._library.close()
+
+
+def _reporting(task: Task, client: viser.ClientHandle | None) -> None:
+    """Run a task; what goes wrong is shown on the page that asked for it, and nothing ends."""
+    try:
+        task()
+    except HeadStudioError as error:
+        _notify(client, "That did not work", str(error))
+    except (RuntimeError, TimeoutError, OSError) as error:
+        traceback.print_exc()
+        _notify(client, "That did not work", f"{type(error).__name__}: {error}")
+
+
+def _notify(client: viser.ClientHandle | None, title: str, text: str) -> None:
+    if client is None:
+        print(f"{title}: {text}", flush=True)
+    else:
+        client.add_notification(title, text, color="red", auto_close_seconds=12.0)
