@@ -15,7 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tools.open_head.cut import Cut, cut_where_positive
-from tools.open_head.identity import batches, principal_components, sample_people
+from tools.open_head.identity import (
+    batches,
+    phenotype_directions,
+    principal_components,
+    sample_people,
+)
 from tools.open_head.joints import JOINTS, PARENTS, joint_regressor, skinning_weights
 from tools.open_head.source import PARTS, SURFACES, Source, load_source
 
@@ -52,15 +57,20 @@ def main() -> None:
     source = load_source()
     cut = cut_head(source)
     print(f"cut: {cut.blend.shape[0]} vertices, {len(cut.faces)} triangles")
-    samples, heads = people(source, cut, args.people, args.seed)
+    samples, heads, phenotypes = people(source, cut, args.people, args.seed)
     names, actions = expressions(source, cut)
     samples[:, part_vertices(cut, "tongue")] += np.array(TONGUE_REST)
     samples += open_eyes(names, actions) + enlarge_eyes(source, cut, names, actions)
     mean, components, explained = principal_components(samples, args.components)
     print(f"identity: {args.components} components explain {explained.sum():.4f} of the variance")
 
+    named, directions = phenotype_directions(phenotypes, samples)
+    identity = args.components + len(named)
+
     shapedirs = np.zeros((len(mean), 3, N_SHAPE + N_EXPRESSION), dtype=np.float16)
     shapedirs[..., : args.components] = components
+    shapedirs[..., args.components : identity] = directions
+    unused = [f"unused {i}" for i in range(identity, N_SHAPE)]
     shapedirs[..., N_SHAPE : N_SHAPE + len(names)] = actions.transpose(1, 2, 0)
     balls = np.stack([part_vertices(cut, name) for name in ("eye_left", "eye_right")])
     args.out.parent.mkdir(parents=True, exist_ok=True)
@@ -77,6 +87,9 @@ def main() -> None:
         weights=skinning_weights(source, cut).astype(np.float32),
         **surfaces(source, cut),
         expression_names=np.array(names),
+        shape_names=np.array(
+            [f"component {i + 1}" for i in range(args.components)] + named + unused
+        ),
         shape_explained=explained.astype(np.float32),
         format_version=np.array(1),
         name=np.array("open-head"),
@@ -103,8 +116,11 @@ def cut_head(source: Source) -> Cut:
     return cut_where_positive(height, source.faces, source.part)
 
 
-def people(source: Source, cut: Cut, count: int, seed: int) -> tuple[NDArray, NDArray]:
-    """Vertices [n,V,3] and bone heads [n,bones,3] of people with the skull's base at the origin."""
+def people(
+    source: Source, cut: Cut, count: int, seed: int
+) -> tuple[NDArray, NDArray, dict[str, NDArray]]:
+    """Vertices [n,V,3] and bone heads [n,bones,3] of people with the skull's base at the origin,
+    and their phenotypes [n]."""
     rng = np.random.default_rng(seed)
     sampled = sample_people(rng, count, list(source.model.local_change_labels))
     vertices, heads = [], []
@@ -113,7 +129,7 @@ def people(source: Source, cut: Cut, count: int, seed: int) -> tuple[NDArray, ND
         origin = bone_heads[:, source.bones.index("head")][:, None]
         vertices.append(np.stack([cut.blend @ v for v in body]) - origin)
         heads.append(bone_heads - origin)
-    return np.concatenate(vertices), np.concatenate(heads)
+    return np.concatenate(vertices), np.concatenate(heads), sampled[0]
 
 
 def expressions(source: Source, cut: Cut) -> tuple[list[str], NDArray]:

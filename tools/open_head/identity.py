@@ -61,6 +61,37 @@ def batches(
         )
 
 
+# What a person's words for a face are in anny's phenotypes, and the value that the word means.
+WORDS = {
+    "female": ("gender", 1.0),
+    "old": ("age", 1.0),
+    "heavy": ("weight", 1.0),
+    "african": ("african", 1.0),
+    "asian": ("asian", 1.0),
+}
+
+
+def phenotype_directions(
+    phenotypes: dict[str, NDArray], samples: NDArray
+) -> tuple[list[str], NDArray]:
+    """How heads [n,V,3] change with what people say of them, by linear regression.
+
+    Returns:
+        the names, and displacements [V,3,names] from the mean head to that of the word; minus
+        one is about as far the other way (male, young).
+    """
+    names = list(WORDS)
+    columns = [phenotypes[WORDS[name][0]] for name in names]
+    # Regressed along with them, so that their effects are not taken for the others'.
+    columns += [phenotypes[name] for name in ("muscle", "height", "proportions")]
+    table = np.stack(columns, axis=1)
+    centred = table - table.mean(axis=0)
+    targets = (samples - samples.mean(axis=0)).reshape(len(samples), -1)
+    slopes = np.linalg.lstsq(centred, targets, rcond=None)[0][: len(names)]
+    reach = np.array([WORDS[name][1] for name in names]) - table.mean(axis=0)[: len(names)]
+    return names, (slopes * reach[:, None]).T.reshape(*samples.shape[1:], -1)
+
+
 def principal_components(samples: NDArray, count: int) -> tuple[NDArray, NDArray, NDArray]:
     """PCA of ``samples`` [n,V,3].
 
