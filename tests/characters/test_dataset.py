@@ -109,17 +109,19 @@ def test_cameras_stay_in_their_ranges_and_see_all_sides() -> None:
     assert azimuth.max() < 180
     assert elevation.min() >= ranges.elevation_range[0]
     assert elevation.max() <= ranges.elevation_range[1]
-    offset = torch.zeros(4000)
-    # With their offset, close-ups end at 2.0 and the others begin at 2.1.
-    close = cameras.positions[0].norm(dim=-1) < 2.05
-    offset[close] = ranges.close_up_offset
-    position = cameras.positions[0] - torch.stack([0 * offset, 0 * offset, offset], -1)
-    distance = position.norm(dim=-1)
-    assert distance[~close].min() >= 2.1 - 1e-4
-    assert distance[~close].max() <= 2.6 + 1e-4
-    assert distance[close].min() >= 1.3 - 1e-4
-    assert distance[close].max() <= 1.9 + 1e-4
-    assert 0.2 < close.float().mean() < 0.3
+    position, forward = cameras.positions[0], -cameras.c2w[0, :, :3, 2]
+    # Where along its axis each camera passes the vertical through the head's centre.
+    distance = -(position * forward)[:, :2].sum(1) / forward[:, :2].square().sum(1)
+    height = position[:, 2] + distance * forward[:, 2]
+    close = height > 0.5 * ranges.close_up_offset
+    torch.testing.assert_close(height, close * ranges.close_up_offset, atol=1e-4, rtol=0)
+    for some, (low, high) in (
+        (distance[close], ranges.close_up_distance_range),
+        (distance[~close], ranges.camera_distance_range),
+    ):
+        assert low - 1e-3 <= some.min() < low + 0.05
+        assert high - 0.05 < some.max() <= high + 1e-3
+    assert close.float().mean() == pytest.approx(ranges.close_up_share, abs=0.05)
     measured = torch.rad2deg(torch.atan2(position[:, 1], position[:, 0]))
     torch.testing.assert_close(torch.cos(torch.deg2rad(measured - azimuth)), torch.ones(4000))
     back = (azimuth.abs() > 135).float().mean()

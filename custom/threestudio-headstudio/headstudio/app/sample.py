@@ -172,15 +172,13 @@ def write_sample(
     path: Path, head: HeadModel, seed: int, wanted: dict[str, str], splats: int | None = None
 ) -> tuple[str, int]:
     """Write one avatar file; returns its prompt and its number of splats."""
-    import torch
-
-    from headstudio.characters import build_splats
+    from headstudio.characters import build_splats, character_shape
     from headstudio.splats import save_avatar
 
     character, prompt = draw_character(seed, wanted)
     options = {} if splats is None else {"n": splats}
     avatar = build_splats(character, head, **options)
-    shape = torch.tensor(character.shape)
+    shape = character_shape(character, head)
     save_avatar(path, avatar, head, shape, head.world_frame(EXTENT), prompt)
     return prompt, avatar.n
 

@@ -17,7 +17,13 @@ from headstudio.characters.attributes import (
     attribute_names,
     option,
 )
-from headstudio.characters.build import CharacterStudio, SplatBatch, build_splats, studio_for
+from headstudio.characters.build import (
+    CharacterStudio,
+    SplatBatch,
+    build_splats,
+    character_shape,
+    studio_for,
+)
 from headstudio.characters.captions import VIEWS, caption
 from headstudio.characters.dataset import BACKGROUND, CameraRange, CharacterDataset, view_word
 from headstudio.characters.people import sample_character
@@ -38,6 +44,7 @@ __all__ = [
     "attribute_names",
     "build_splats",
     "caption",
+    "character_shape",
     "option",
     "random_poses",
     "sample_character",

@@ -12,11 +12,13 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from headstudio.errors import HeadStudioError
-from headstudio.flame import HeadModel
+from headstudio.flame import FlameParams, HeadModel
+from headstudio.splats import triangle_frames
 
 Array = NDArray[np.float64]
 
@@ -161,6 +163,37 @@ class Anatomy:
         rigid = (moved < 1e-3 * self.unit) & (head.lbs_weights[:, 1].cpu().numpy() > 0.95)
         ears = self.region_faces("ears")
         return np.flatnonzero(rigid[self.faces].all(1) & self.skin_faces & ~ears)
+
+    @cached_property
+    def lid_faces(self) -> NDArray[np.bool_]:
+        """Triangles that a blink moves by more than 1.5 mm: bool [F]."""
+        moved = (self._moved_heads[0] - self.head.v_template).norm(dim=-1).cpu().numpy()
+        return (moved[self.faces] > 1.5e-3 * self.unit).any(1)
+
+    @cached_property
+    def stretch(self) -> Array:
+        """How much longer triangles get at most when eyes shut and the mouth opens: [F], 1 to 3.
+
+        Lids lie folded over open eyes; what covers them at rest has gaps when they shut.
+        """
+        head = self.head
+        area = triangle_frames(self._moved_heads, head.faces).area
+        rest = triangle_frames(head.v_template[None], head.faces).area
+        longer = (area / rest.clamp(min=1e-12)).amax(0).sqrt()
+        return longer.clamp(1.0, 3.0).cpu().numpy().astype(np.float64)
+
+    @cached_property
+    def _moved_heads(self) -> torch.Tensor:
+        """Vertices [3, V, 3] with the eyes shut, the lips in a funnel, and the jaw open."""
+        head = self.head
+        params = FlameParams.zeros(3, head.n_shape, head.n_expression, head.v_template.device)
+        for row, names in enumerate((("eyeBlinkLeft", "eyeBlinkRight"), ("mouthFunnel",))):
+            for name in names:
+                if name in head.expression_names:
+                    params.expression[row, head.expression_names.index(name)] = 1.0
+        params.jaw_pose[2, 0] = 0.3
+        with torch.no_grad():
+            return head(params)
 
     @cached_property
     def vertex_normals(self) -> Array:

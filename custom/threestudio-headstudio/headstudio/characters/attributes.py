@@ -46,8 +46,8 @@ SKINS = (
     Option("tan", ("tan", "tanned"), (0.75, 0.54, 0.38), 1.2, 0.6),
     Option("olive", ("olive",), (0.64, 0.51, 0.33), 0.7, 0.5),
     Option("brown", ("brown",), (0.52, 0.34, 0.22), 1.2, 0.7),
-    Option("dark brown", ("dark brown", "dark"), (0.35, 0.21, 0.14), 1.0, 0.6),
-    Option("black", ("black",), (0.19, 0.12, 0.09), 0.7, 0.6),
+    Option("dark brown", ("dark brown", "dark"), (0.38, 0.235, 0.16), 1.0, 0.6),
+    Option("black", ("black",), (0.23, 0.15, 0.115), 0.7, 0.6),
     Option("blue", ("blue", "blue", "azure"), (0.20, 0.38, 0.85), 0.0, 1.6),
     Option("light blue", ("light blue", "sky blue"), (0.52, 0.75, 0.95), 0.0, 0.7),
     Option("turquoise", ("turquoise", "teal", "cyan"), (0.15, 0.70, 0.70), 0.0, 0.7),
@@ -146,6 +146,8 @@ PAINTS = (
     Option("skull", ("skull makeup", "skull face paint"), (0.93, 0.92, 0.88), 0.0, 0.5),
     Option("tiger", ("tiger stripes", "tiger face paint"), (0.06, 0.05, 0.05), 0.0, 0.4),
     Option("mask", ("a black eye mask", "a black mask"), (0.04, 0.04, 0.05), 0.0, 0.5),
+    Option("tribal", ("tribal stripes", "dark tribal stripes"), None, 0.0, 0.4),
+    Option("eye shadow", ("purple eye shadow", "eye shadow"), (0.45, 0.12, 0.55), 0.1, 0.5),
 )
 
 ACCESSORIES = (
@@ -173,6 +175,9 @@ ARCHETYPES = (
     Option("wizard", ("wizard", "old wizard")),
     Option("king", ("king",)),
     Option("queen", ("queen",)),
+    Option("na'vi", ("Na'vi", "Na'vi from Avatar")),
+    Option("punk", ("punk", "punk rocker")),
+    Option("mime", ("mime", "pantomime")),
 )
 
 ATTRIBUTES: dict[str, tuple[Option, ...]] = {

@@ -31,6 +31,7 @@ from headstudio.characters.cloud import Cloud
 from headstudio.characters.colors import has_brows, paint_surface, part_color
 from headstudio.characters.hair_styles import STYLES
 from headstudio.characters.paint import build_paint
+from headstudio.characters.people import facial_traits
 from headstudio.characters.surface import Surface, build_surface
 from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams, HeadModel
@@ -153,6 +154,18 @@ def _neighbours(
     )
 
 
+def character_shape(character: Character, head: HeadModel) -> Tensor:
+    """Identity coefficients ``[n_shape]`` on the CPU: the character's own, and what its words say
+    of a face on a head whose ``shape_names`` know them (see tools/open_head/identity.py)."""
+    shape = torch.zeros(head.n_shape)
+    own = torch.tensor(character.shape[: head.n_shape])
+    shape[: len(own)] = own
+    for name, amount in facial_traits(character).items():
+        if name in head.shape_names:
+            shape[head.shape_names.index(name)] += amount
+    return shape
+
+
 class CharacterStudio:
     """Makes characters on one head, on the head's device.
 
@@ -188,7 +201,7 @@ class CharacterStudio:
                 details.build_beard(anatomy, surface, o.name, counts["beard"], seed) for o in BEARDS
             ],
             "brows": [details.build_brows(anatomy, surface, w, seed) for w in (0.75, 1.15)],
-            "lashes": [details.build_lashes(anatomy, w) for w in (0.25, 1.0)],
+            "lashes": [details.build_lashes(anatomy, surface, w) for w in (0.25, 1.0)],
             "glasses": [accessories.build_glasses(anatomy, surface, o.name) for o in GLASSES],
             "accessory": [
                 accessories.build_accessory(anatomy, surface, name)
@@ -256,11 +269,7 @@ class CharacterStudio:
         return SplatBatch(means, quats, scales, opacities, rgb, face, shape)
 
     def _shapes(self, characters: list[Character]) -> Tensor:
-        shape = torch.zeros(len(characters), self.head.n_shape)
-        for row, character in zip(shape, characters, strict=True):
-            values = torch.tensor(character.shape[: self.head.n_shape])
-            row[: len(values)] = values
-        return shape.to(self.device)
+        return torch.stack([character_shape(c, self.head) for c in characters]).to(self.device)
 
     def _choices(self, characters: list[Character]) -> dict[str, Tensor]:
         """Which alternative of every pool each character takes: [P] each."""

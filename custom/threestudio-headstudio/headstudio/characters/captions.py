@@ -238,6 +238,6 @@ def caption(character: Character, rng: np.random.Generator, view: str | None = N
     text = opening.format(_subject(_phrases(character, rng), rng))
     if rng.random() < 0.3:
         text += f", {_pick(rng, _QUALITY)}"
-    if view is not None and rng.random() < 0.85:
+    if view is not None and rng.random() < 0.92:
         text += f", {view} view"
     return text

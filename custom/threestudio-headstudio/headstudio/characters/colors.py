@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 _JITTER = 0.035  # standard deviation of a colour among those that share its name
 _SCLERA = (0.95, 0.94, 0.93)
-_TEETH = (0.93, 0.91, 0.85)
-_TONGUE = (0.72, 0.30, 0.30)
-_MOUTH = (0.36, 0.08, 0.08)
+_TEETH = (0.96, 0.95, 0.90)
+_TONGUE = (0.50, 0.17, 0.18)
+_MOUTH = (0.15, 0.03, 0.04)
 _BROWLESS = ("robot", "alien", "skeleton")  # archetypes
 
 

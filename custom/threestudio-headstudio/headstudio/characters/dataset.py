@@ -42,7 +42,7 @@ class CameraRange:
     the close-ups of ``head-camera-datamodule``.
     """
 
-    camera_distance_range: tuple[float, float] = (2.1, 2.6)
+    camera_distance_range: tuple[float, float] = (1.7, 2.2)
     fovy_range: tuple[float, float] = (40.0, 46.0)  # degrees
     elevation_range: tuple[float, float] = (-20.0, 40.0)
     usual_elevation_range: tuple[float, float] = (-10.0, 20.0)
@@ -50,8 +50,8 @@ class CameraRange:
     azimuth_range: tuple[float, float] = (-180.0, 180.0)
     front_share: float = 0.45  # of azimuths, drawn from a normal distribution about the front
     front_deviation: float = 35.0
-    close_up_share: float = 0.25
-    close_up_distance_range: tuple[float, float] = (1.3, 1.9)
+    close_up_share: float = 0.35
+    close_up_distance_range: tuple[float, float] = (1.2, 1.8)
     close_up_azimuth_range: tuple[float, float] = (-90.0, 90.0)
     close_up_offset: float = 0.15  # how far above the origin these cameras are, and look
 

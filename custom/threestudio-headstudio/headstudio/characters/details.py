@@ -41,7 +41,7 @@ def build_brows(anatomy: Anatomy, surface: Surface, thickness: float, seed: int)
         mix, across = _along((upper + lower) / 2, at), _along(upper - lower, at)
         taper = 0.75 * thickness * np.clip(1.25 - 0.75 * s, 0.3, 1.0)
         points = mix + across * ((w - 0.5) * taper)[:, None]
-        nearest = nearest_skin(surface, points)
+        nearest = nearest_skin(surface, points, ~anatomy.lid_faces)
         normal = surface.normals[nearest]
         height = ((points - surface.cloud.points[nearest]) * normal).sum(1, keepdims=True)
         points = points - (height - 0.0009 * u) * normal
@@ -66,24 +66,31 @@ def _along(line: Array, at: Array) -> Array:
     return np.stack([np.interp(at, np.arange(len(line)), column) for column in line.T], axis=1)
 
 
-def nearest_skin(surface: Surface, points: Array) -> NDArray[np.int64]:
-    skin = np.flatnonzero(surface.skin)
+def nearest_skin(
+    surface: Surface, points: Array, faces: NDArray[np.bool_] | None = None
+) -> NDArray[np.int64]:
+    """The surface's nearest splats on skin, or on those triangles [F] of the skin: [n]."""
+    wanted = surface.skin if faces is None else surface.skin & faces[surface.cloud.face]
+    skin = np.flatnonzero(wanted)
     return skin[cKDTree(surface.cloud.points[skin]).query(points)[1]]
 
 
-def build_lashes(anatomy: Anatomy, length: float) -> Cloud:
-    """A dark line along the upper lids, thicker and longer outwards: [m] splats."""
+def build_lashes(anatomy: Anatomy, surface: Surface, length: float) -> Cloud:
+    """A dark line along the upper lids, thicker and longer outwards: [m] splats.
+
+    It rides on the lid's very rim, so that it comes down with it and draws the shut eye.
+    """
     u, parts = anatomy.unit, []
     for side in SIDES:
         sign = 1.0 if side == "left" else -1.0
-        line = resample(anatomy.lm(*UPPER_LID[side]), 19)  # from the outer corner inwards
-        line = line + np.array([0.0, 0.0006, 0.0009]) * u
+        rim = resample(anatomy.lm(*UPPER_LID[side]), 19)  # from the outer corner inwards
+        face = surface.cloud.face[nearest_skin(surface, (rim[1:] + rim[:-1]) / 2)]
+        line = rim + np.array([0.0, 0.0004, 0.0055]) * u
         t = np.linspace(0, 1, 19)
         line[:, 2] += length * 0.0012 * u
         line[:, 1] += length * 0.0008 * u * (1 - t)
         line[0] += length * np.array([sign * 0.0030, 0.0016, -0.0012]) * u
-        width = (0.0004 + 0.0003 * length) * u
-        face = skin_face(anatomy, (line[1:] + line[:-1]) / 2)
+        width = (0.0008 + 0.0003 * length) * u
         parts.append(
             chain(
                 line,

@@ -163,6 +163,34 @@ def _mask(layers: _Layers, anatomy: Anatomy, surface: Surface) -> None:
     layers.add((0.035, 0.035, 0.045), band * scalp * (1 - m["ears"]))
 
 
+def _tribal(layers: _Layers, anatomy: Anatomy, surface: Surface) -> None:
+    """Darker stripes from the sides towards the middle of the face, and pale dots on it."""
+    m, u = surface.masks, anatomy.unit
+    x, y, top = np.abs(m["x"]), m["y"], anatomy.lm(10)[1]
+    bend = (y - 0.30 * x + 0.0012 * u * np.sin(x / u * 220.0)) / u
+    stripes = smoothstep(0.30, 0.70, np.cos(bend * 2 * np.pi / 0.020))
+    side = smoothstep(0.020 * u, 0.034 * u, x)
+    layers.add((0.02, 0.05, 0.20), 0.55 * m["face"] * side * stripes * (1 - m["eye_socket"]))
+    middle = smoothstep(0.0045 * u, 0.0030 * u, x) * (y > anatomy.eye_y + 0.012 * u)
+    layers.add((0.02, 0.05, 0.20), 0.55 * m["face"] * middle * (y < top))
+    for dx, dy in (
+        (0.010, 0.030),
+        (0.020, 0.036),
+        (0.031, 0.034),
+        (0.022, -0.020),
+        (0.030, -0.026),
+    ):
+        spot = np.hypot(x - dx * u, y - anatomy.eye_y - dy * u)
+        layers.add((0.85, 0.95, 1.0), 0.9 * m["face"] * smoothstep(0.0024 * u, 0.0014 * u, spot))
+
+
+def _eye_shadow(layers: _Layers, anatomy: Anatomy, surface: Surface) -> None:
+    m, u = surface.masks, anatomy.unit
+    above = smoothstep(-0.004 * u, 0.002 * u, m["y"] - anatomy.eye_y)
+    below_brow = 1 - m["brows"]
+    layers.add((0.45, 0.12, 0.55), 0.85 * m["eye_socket"] * above * below_brow)
+
+
 _PAINTERS = {
     "none": _bare,
     "clown": _clown,
@@ -172,4 +200,6 @@ _PAINTERS = {
     "skull": _skull,
     "tiger": _tiger,
     "mask": _mask,
+    "tribal": _tribal,
+    "eye shadow": _eye_shadow,
 }

@@ -26,7 +26,7 @@ from headstudio.characters.attributes import (
 
 #: Number of leading identity coefficients that vary between characters, and their spread.
 SHAPE_DIMS = 20
-SHAPE_STD = 0.8
+SHAPE_STD = 0.55
 SHAPE_LIMIT = 2.0
 
 _MALE_STYLES = {"long": 0.35, "long wavy": 0.35, "bob": 0.15, "fringe": 0.15, "ponytail": 0.3}
@@ -212,8 +212,29 @@ _PRESETS: dict[str, dict[str, tuple[str, ...]]] = {
         "hair_style": ("long", "long wavy", "bun", "bob"),
         "beard": ("none",),
     },
+    "na'vi": {
+        "skin": ("blue",),
+        "paint": ("tribal",),
+        "hair_style": ("long", "ponytail", "long wavy"),
+        "hair_color": ("black",),
+        "eyes": ("yellow",),
+        "lips": ("natural",),
+        "beard": ("none",),
+    },
+    "punk": {
+        "hair_style": ("mohawk", "mohawk", "spiky"),
+        "hair_color": ("green", "pink", "red", "blue", "purple", "orange"),
+        "lips": ("natural", "black"),
+    },
+    "mime": {
+        "skin": ("white",),
+        "hair_style": ("short", "bob", "slicked back"),
+        "hair_color": ("black",),
+        "lips": ("black", "red"),
+        "beard": ("none",),
+    },
 }
-_NO_GLASSES = ("statue", "skeleton", "robot", "pirate", "clown")
+_NO_GLASSES = ("na'vi", "mime", "statue", "skeleton", "robot", "pirate", "clown")
 
 
 def _archetype(rng: np.random.Generator) -> Character:
@@ -234,6 +255,24 @@ def _archetype(rng: np.random.Generator) -> Character:
     if "accessory" not in preset:
         chosen["accessory"] = "none"
     return replace(base, archetype=name, **chosen)
+
+
+def facial_traits(character: Character) -> dict[str, float]:
+    """How much of each named direction of the open head's identity a face has.
+
+    Gender and age are those in words, more or less of each; descent is not in words, and leans
+    the way an ordinary skin says.
+    """
+    rng = np.random.default_rng((character.seed, 3))
+    age = {"young": -0.8, "adult": 0.0, "old": 0.9}[character.age]
+    dark = character.skin in _DARK_SKINS
+    return {
+        "female": (1.0 if character.gender == "woman" else -1.0) * rng.uniform(0.5, 1.0),
+        "old": age + rng.normal(0.0, 0.2),
+        "heavy": rng.normal(0.0, 0.5),
+        "african": rng.uniform(0.2, 1.0) if dark else rng.uniform(-0.8, 0.3),
+        "asian": rng.uniform(-0.5, 0.8) * (0.3 if dark else 1.0),
+    }
 
 
 def sample_character(rng: np.random.Generator) -> Character:

@@ -132,13 +132,13 @@ def _relative_spacing(anatomy: Anatomy, points: Array, face: NDArray[np.int64]) 
     spacing *= 1.0 - 0.4 * smoothstep(0.010 * u, 0.005 * u, lids)
     spacing *= 1.0 - 0.4 * smoothstep(0.005 * u, 0.002 * u, lids)
     inner = anatomy.inner_faces[face]
-    spacing = np.where(inner, 2.0, spacing)
+    spacing = np.where(inner, 1.7, spacing)
     for side in SIDES:
         gaze = unit(points - anatomy.eye_center[side])[:, 2]
         eye = anatomy.eye_faces(side)[face]
         spacing = np.where(eye, np.where(gaze > 0.45, 0.42, 2.5), spacing)
-    spacing = np.where(anatomy.region_faces("teeth")[face], 0.9, spacing)
-    return spacing
+    spacing = np.where(anatomy.region_faces("teeth")[face], 0.7, spacing)
+    return spacing / anatomy.stretch[face]
 
 
 @numba.njit(fastmath=True)
@@ -186,6 +186,7 @@ def _masks(
         smoothstep(0.0016 * u, 0.0004 * u, anatomy.mouth_line_distance(points)) * masks["lips"]
     )
     masks["brows"] = smoothstep(0.0004 * u, 0.0030 * u, anatomy.brow_distance(points))
+    masks["brows"] *= ~anatomy.lid_faces[face]  # else it would come down with the lid
     masks["scalp"] = anatomy.scalp(points, ears)
     for style in ("full", "moustache", "goatee"):
         masks[f"beard {style}"] = anatomy.beard(points, style)
