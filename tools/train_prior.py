@@ -57,6 +57,8 @@ def parser() -> argparse.ArgumentParser:
                    help="end this call by then, saving what the next goes on from")  # fmt: skip
     p.add_argument("--last-call", action="store_true",
                    help="plan the training to end in this call rather than to stop")  # fmt: skip
+    p.add_argument("--state-only", action="store_true",
+                   help="if that is too early, save only what the next call goes on from")  # fmt: skip
     p.add_argument("--finish-minutes", type=float, default=0.8, metavar="M",
                    help="part of these kept for sample grids and saving")  # fmt: skip
     p.add_argument("--seed", type=int)
@@ -154,6 +156,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             budget = options.stop_after_minutes - options.finish_minutes
             run.deadline = _START + 60 * max(budget, 0.0)
             run.last_call = options.last_call
+        run.state_only = options.state_only
         if options.preset == "smoke":
             smoke.measure(run, *datasets)
             return 0

@@ -30,6 +30,7 @@ class Run:
         deadline: ``time.monotonic()`` after which no further step is begun.
         last_call: whether the second phase is to end, with its learning rate run down, by the
             deadline, whatever was planned; for when no other call can follow.
+        state_only: whether to end without judging and saving the prior, since another call follows.
         tables: figures by phase, for the curves.
         speeds: steps per second by phase, of this invocation.
     """
@@ -40,6 +41,7 @@ class Run:
     logs: Path
     deadline: float = float("inf")
     last_call: bool = False
+    state_only: bool = False
     tables: dict[str, list[Row]] = field(default_factory=dict)
     speeds: dict[str, float] = field(default_factory=dict)
 

@@ -67,6 +67,9 @@ def train(run: Run, source: PictureSource, held_out: PictureSource, out: Path) -
     denoiser, loop, pool = train_diffusion(
         run, source, held_out, tokenizer, autoencoder, classes, show
     )
+    if run.state_only and not loop.done:
+        write_curves(run.logs / "curves.png", run.tables)
+        return False
     # What follows runs each shape a few times only: searching for its fastest kernel costs more.
     torch.backends.cudnn.benchmark = False
     sampler = Sampler(denoiser, autoencoder, tokenizer, settings)

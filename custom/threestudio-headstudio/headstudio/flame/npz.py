@@ -16,7 +16,7 @@ from headstudio.errors import HeadStudioError
 MAX_BYTES = 1 << 30
 """Largest sum of array sizes that is read from one file (a FLAME model takes 55 MB)."""
 
-_DAMAGE = (
+ZIP_DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
     EOFError,
@@ -25,6 +25,7 @@ _DAMAGE = (
     KeyError,
     RuntimeError,  # zipfile's word for an encrypted member; includes NotImplementedError
 )
+"""What reading a damaged zip file of arrays raises."""
 
 
 def require_file(path: str | Path, what: str) -> Path:
@@ -85,7 +86,7 @@ def read_npz(
                     arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
     except HeadStudioError:
         raise
-    except _DAMAGE as error:
+    except ZIP_DAMAGE as error:
         raise HeadStudioError(
             f"{path} cannot be read as {what} ({error}). It is damaged or not an .npz file; "
             "get it again."

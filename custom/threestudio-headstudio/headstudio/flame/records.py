@@ -68,6 +68,7 @@ NUMPY_KINDS: dict[str, list[Global]] = {
     "ndarray": [("numpy", "ndarray")],
     "dtype": [("numpy", "dtype")],
     "bytes": [("_codecs", "encode")],
+    "nothing": [("__builtin__", "bytes"), ("builtins", "bytes")],  # empty, before protocol 3
     "object": [("__builtin__", "object"), ("builtins", "object")],
     "set": [("__builtin__", "set"), ("builtins", "set")],
     "instance": [("copy_reg", "_reconstructor"), ("copyreg", "_reconstructor")],
@@ -196,6 +197,8 @@ def raw_bytes(data: Any) -> bytes:
     if isinstance(data, str):
         return data.encode("latin1")
     kind, args, _ = unwrap(data)
+    if kind == "nothing" and not args:
+        return b""
     if kind == "bytes" and isinstance(args[0], str) and args[1] in ("latin1", "latin-1"):
         return args[0].encode("latin1")
     raise TypeError("array data that is not bytes")
@@ -211,12 +214,18 @@ def checked_shape(shape: Any, size: int | None = None) -> tuple[int, ...]:
 
 
 def _affordable(value: Any) -> None:
-    """Count the numbers in nested lists; a few lists that hold each other are billions of them."""
-    pending, count = [value], 0
-    while pending:
-        item = pending.pop()
-        count += 1
-        if isinstance(item, (list, tuple)):
-            pending.extend(item)
-        if count + len(pending) > MAX_BYTES // 64:
-            raise ValueError("a list of more numbers than are read")
+    """Refuse nested lists of more numbers than are read: a few lists that hold each other many
+    times over are billions of them."""
+    if _count(value, {}, 0) > MAX_BYTES // 8:
+        raise ValueError("a list of more numbers than are read")
+
+
+def _count(value: Any, known: dict[int, int], depth: int) -> int:
+    """The numbers in nested lists, each list being counted once however often it occurs."""
+    if not isinstance(value, (list, tuple)):
+        return 1
+    if depth > 32:  # more dimensions than numpy has
+        raise ValueError("lists nested too deeply")
+    if id(value) not in known:
+        known[id(value)] = sum(_count(item, known, depth + 1) for item in value)
+    return known[id(value)]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
 
+from headstudio.render.reference import quats_to_rotations
 from headstudio.splats import Splats, TriangleFrames
 
 HEAD_UNITS = 256.0
@@ -38,7 +38,7 @@ class SplatBuffer:
         splats = splats.detach().to("cpu")
         self._face = splats.face
         self._units = HEAD_UNITS / extent
-        axes = rotation_matrices(splats.quats) * splats.scales.exp()[:, None, :]
+        axes = quats_to_rotations(splats.quats) * splats.scales.exp()[:, None, :]
         # Position and axes take the same turn and growth: one product does both.
         self._local = torch.cat([axes, splats.means[:, :, None]], dim=2)  # [N, 3, 3 axes + 1]
         self.array = np.zeros((splats.n, 8), np.uint32)
@@ -72,14 +72,3 @@ class SplatBuffer:
         self.array[:, :3] = (posed[:, :, 3] + origin).numpy().view(np.uint32)
         self.array[:, 4:7] = half.numpy().view(np.uint32)
         return self.array
-
-
-def rotation_matrices(quats: Tensor) -> Tensor:
-    """Rotation matrices ``[N, 3, 3]`` of quaternions ``[N, 4]``, wxyz, of any length but zero."""
-    w, x, y, z = F.normalize(quats, dim=-1).unbind(-1)
-    rows = (
-        (1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)),
-        (2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)),
-        (2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)),
-    )
-    return torch.stack([torch.stack(row, dim=-1) for row in rows], dim=-2)

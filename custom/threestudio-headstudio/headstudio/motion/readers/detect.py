@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import scipy.io
-
 from headstudio.errors import HeadStudioError
 from headstudio.flame import read_npz
+from headstudio.flame.npz import ZIP_DAMAGE
 from headstudio.motion.files import KEYS as MOTION_KEYS
 from headstudio.motion.files import MAX_BYTES, load_motion
 from headstudio.motion.readers import deca, gaussian_avatars, live_link, mediapipe, pickled, show
+from headstudio.motion.readers.mat import read_mat
 from headstudio.motion.readers.npy import read_npy
 from headstudio.motion.readers.recording import Rate, Recording, rate
 
@@ -43,7 +42,8 @@ def read_file(path: Path, fps: float | None) -> Recording:
     if start.startswith(b"\x93NUMPY"):
         return _read_npy(path, fps)
     if start.startswith(b"MATLAB 5.0 MAT-file"):
-        return _read_mat(path, fps)
+        arrays, names = read_mat(path, _WANTED)
+        return _of_dictionary(arrays, path, fps, names)
     if start.startswith((b"MATLAB 7.3", b"\x89HDF")):
         raise HeadStudioError(f"{path} is an HDF5 file; save it with -v7, or as .npz.")
     if start.startswith(b"PK\x03\x04") or _is_pickle(start):
@@ -55,7 +55,7 @@ def _is_npz(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return any(name.endswith(".npy") for name in archive.namelist())
-    except zipfile.BadZipFile:
+    except ZIP_DAMAGE:
         return True  # whose reader says what is wrong
 
 
@@ -93,22 +93,6 @@ def _read_npy(path: Path, fps: float | None) -> Recording:
     raise HeadStudioError(
         f"{path} is an array of shape {list(array.shape)}, which is none of the formats. {KNOWN}"
     )
-
-
-def _read_mat(path: Path, fps: float | None) -> Recording:
-    try:
-        listed = scipy.io.whosmat(str(path))
-        names = {name for name, _, _ in listed}
-        wanted = {name: shape for name, shape, _ in listed if name in _WANTED}
-        if sum(8 * int(np.prod(shape, dtype=object)) for shape in wanted.values()) > MAX_BYTES:
-            raise ValueError(f"arrays of {wanted} are announced")
-        content = scipy.io.loadmat(str(path), variable_names=list(wanted), appendmat=False)
-    except Exception as error:  # scipy's reader lets pass whatever a damaged file leads it to
-        raise HeadStudioError(
-            f"{path} cannot be read as .mat ({error}). It is damaged or cut off; get it again."
-        ) from error
-    fields = {name: value for name, value in content.items() if name in wanted}
-    return _of_dictionary(fields, path, fps, names)
 
 
 def _read_fields(value: Any, path: Path, fps: float | None) -> Recording:

@@ -26,6 +26,8 @@ CLOCKS = (24, 25, 30, 48, 50, 60, 120)
 """Rates at which a timecode's frames are counted."""
 ASSUMED = Rate(60.0, "assumed")
 
+_WHOLE_RATES = (*CLOCKS, 10, 12, 15, 20)
+_VIDEO_RATES = (24000 / 1001, 30000 / 1001, 60000 / 1001)
 _TIMECODE = re.compile(r"(\d+)[:;](\d+)[:;](\d+)[:;](\d+(?:\.\d+)?)")
 _SECONDS = ("timestamp", "time", "seconds", "timestamp_s")
 _MILLISECONDS = ("timestamp_ms", "time_ms", "milliseconds")
@@ -144,7 +146,7 @@ def _seconds(cells: Sequence[str], path: Path) -> np.ndarray:
 
 
 def from_seconds(times: np.ndarray, path: Path) -> tuple[np.ndarray | None, Rate]:
-    """Times in seconds and the rate of most steps between them, rounded to one in use.
+    """Times in seconds and their rate: one in use, if it is near enough.
 
     Raises:
         HeadStudioError: times that do not increase.
@@ -157,10 +159,16 @@ def from_seconds(times: np.ndarray, path: Path) -> tuple[np.ndarray | None, Rate
             f"{path}: its times do not increase ({times[0]:g}, {times[1]:g} …). Remove that "
             "column and give the frame rate by --fps."
         )
-    fps = 1 / float(np.median(steps))
-    # Timestamps are rounded to milliseconds as a rule: 33 ms is 30 frames a second.
-    near = min((*CLOCKS, 15, 20, 29.97, 23.976, 59.94), key=lambda clock: abs(clock - fps))
-    return times, Rate(float(near) if abs(near - fps) < 0.02 * fps else fps, "the file")
+    # Timestamps are rounded, to milliseconds as a rule, so one step says little and all say more.
+    frames = np.maximum(np.round(steps / np.median(steps)), 1).sum()
+    duration = float(times[-1] - times[0])
+    fps = float(frames) / duration
+    tolerance = fps * (2e-4 + 1e-3 / duration)
+    for rates in (_WHOLE_RATES, _VIDEO_RATES):
+        near = min(rates, key=lambda clock: abs(clock - fps))
+        if abs(near - fps) < tolerance:
+            return times, Rate(float(near), "the file")
+    return times, Rate(round(fps, 4), "the file")
 
 
 def _from_timecodes(cells: Sequence[str], path: Path) -> tuple[np.ndarray | None, Rate]:

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from headstudio.errors import HeadStudioError
+from headstudio.flame.npz import ZIP_DAMAGE
 from headstudio.flame.records import (
     DAMAGE,
     NUMPY_KINDS,
@@ -117,7 +118,7 @@ def read_pickle(path: Path, content: bytes | None = None) -> Any:
         return load(path.read_bytes() if content is None else content)
     except HeadStudioError as error:
         raise HeadStudioError(f"{path}: {error}") from None
-    except (*DAMAGE, zipfile.BadZipFile) as error:
+    except (*DAMAGE, *ZIP_DAMAGE) as error:
         raise HeadStudioError(
             f"{path} cannot be read as a pickle ({error}). It is damaged or cut off; get it again."
         ) from error

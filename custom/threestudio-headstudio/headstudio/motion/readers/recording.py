@@ -18,6 +18,8 @@ from headstudio.motion.motion import Motion
 from headstudio.motion.readers import pickled
 from headstudio.motion.rotations import to_rotvec
 
+LARGEST = 1e9
+"""Numbers beyond it, and what is no number, are taken for a tracker's failure."""
 MAX_FRAMES = 1_000_000
 """More than four hours at 60 frames a second; a file that has more is not what it says."""
 
@@ -71,8 +73,9 @@ def numbers(fields: Mapping[str, Any], key: str, path: Path) -> np.ndarray:
     if array.dtype.kind not in "fiub":
         raise HeadStudioError(f"{path}: {key!r} holds {array.dtype}; expected numbers.")
     array = array.astype(np.float64)
-    if not np.isfinite(array).all():
-        frame = int(np.argwhere(~np.isfinite(array))[0][0]) if array.ndim else 0
+    usable = np.abs(array) < LARGEST
+    if not usable.all():
+        frame = int(np.argwhere(~usable)[0][0]) if array.ndim else 0
         raise HeadStudioError(
             f"{path}: {key!r} is not finite in frame {frame}; the tracker lost the face there. Cut "
             "the recording before that frame, or track it again."

@@ -86,6 +86,8 @@ def read_talkshow(array: np.ndarray, path: Path, fps: float | None) -> Recording
 def _joints(body: np.ndarray, key: str, path: Path) -> np.ndarray:
     """Neck and head [T, 2, 3] of the body's pose, as axis-angle or as matrices."""
     frames = body.shape[0] if body.ndim else 0
+    if body.ndim and frames == 0:
+        raise HeadStudioError(f"{path} has no frames.")
     if body.size == frames * 63 and frames:
         return body.reshape(frames, 21, 3)[:, [_NECK, _HEAD]]
     if body.size == frames * 189 and frames:
