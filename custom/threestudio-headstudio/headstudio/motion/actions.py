@@ -202,18 +202,18 @@ def _landmark_model(head: HeadModel, index: list[int]) -> HeadModel:
     posedirs = head.posedirs.T.reshape(len(head.v_template), 3, -1)[kept]
     weights = head.lbs_weights[kept]
     one_joint_each = torch.eye(n_joints, device=weights.device)
-    parts = {
-        "v_template": (head.v_template[kept], regressor @ head.v_template),
-        "shapedirs": (head.shapedirs[kept], directions),
-        "posedirs": (posedirs, posedirs.new_zeros(n_joints, *posedirs.shape[1:])),
-        "weights": (weights, one_joint_each),
-    }
-    arrays = {name: torch.cat(both).cpu().numpy() for name, both in parts.items()}
-    picked = torch.cat([weights.new_zeros(n_joints, len(kept)), one_joint_each], dim=1)
+
+    def joined(*parts: Tensor, dim: int = 0) -> np.ndarray:
+        return torch.cat(parts, dim).cpu().numpy()
+
     return HeadModel(
         HeadArrays(
             faces=torch.searchsorted(kept, corners).cpu().numpy(),
-            J_regressor=picked.cpu().numpy(),
+            v_template=joined(head.v_template[kept], regressor @ head.v_template),
+            shapedirs=joined(head.shapedirs[kept], directions),
+            posedirs=joined(posedirs, posedirs.new_zeros(n_joints, *posedirs.shape[1:])),
+            weights=joined(weights, one_joint_each),
+            J_regressor=joined(weights.new_zeros(n_joints, len(kept)), one_joint_each, dim=1),
             name=head.name,
             n_shape=head.n_shape,
             landmarks=LandmarkEmbedding(
@@ -221,7 +221,6 @@ def _landmark_model(head: HeadModel, index: list[int]) -> HeadModel:
                 torch.arange(len(index)),
                 head.landmarks.barycentric[rows].cpu(),
             ),
-            **arrays,
         )
     ).double()
 
