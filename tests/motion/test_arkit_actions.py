@@ -17,7 +17,15 @@ import torch
 
 from headstudio.flame import FlameParams, HeadModel
 from headstudio.flame.files import read_head
-from headstudio.motion import ARKIT_NAMES, Motion, actions, arkit_actions, for_head, load_motion
+from headstudio.motion import (
+    ARKIT_NAMES,
+    FLAME_NAMES,
+    Motion,
+    actions,
+    arkit_actions,
+    for_head,
+    load_motion,
+)
 from headstudio.motion.action_cache import cache_file
 from headstudio.motion.actions import _landmark_model, _landmarks, common_landmarks, fit
 from headstudio.motion.retarget import actions_of
@@ -287,14 +295,25 @@ class TestForHead:
         tracked = params.replace(
             expression=torch.full((5, 100), 3.0), jaw_pose=torch.full((5, 3), 0.1)
         )
-        motion = for_head(Motion(tracked, 30, "clip"), open_head)
+        motion = for_head(Motion(tracked, 30, "clip", list(FLAME_NAMES)), open_head)
         assert not motion.params.expression.any()
         assert motion.params.jaw_pose.any()
         assert len(motion) == 5
         assert "Give the FLAME file" in caplog.text
         caplog.clear()
-        for_head(Motion(params, 30, "still"), open_head)
+        for_head(Motion(params, 30, "still", list(FLAME_NAMES)), open_head)
         assert not caplog.records
+
+    def test_flame_coefficients_are_flames_own(
+        self, disguised: tuple[HeadModel, torch.Tensor], open_head: HeadModel
+    ) -> None:
+        tracked = FlameParams.zeros(1).replace(expression=torch.randn(5, 100))
+        motion = for_head(Motion(tracked, 30, "clip", list(FLAME_NAMES)), disguised[0])
+        assert torch.equal(motion.params.expression, tracked.expression)
+        assert motion.expression_names == []
+        # Without names they are whatever head's.
+        unnamed = for_head(Motion(tracked, 30, "clip"), open_head)
+        assert torch.equal(unnamed.params.expression, tracked.expression)
 
     def test_the_flame_model_gives_them_meaning(
         self, disguised: tuple[HeadModel, torch.Tensor], open_head: HeadModel
@@ -311,7 +330,9 @@ class TestForHead:
             others = found[i].clone()
             others[row(name)] = 0
             assert others.max() < 0.35
-        motion = Motion(FlameParams.zeros(1).replace(expression=tracked), 30, "clip")
+        motion = Motion(
+            FlameParams.zeros(1).replace(expression=tracked), 30, "clip", list(FLAME_NAMES)
+        )
         driven = for_head(motion, open_head, flame=head)
         column = open_head.expression_names.index("eyeBlinkRight")
         assert driven.params.expression[2, column] > 0.8

@@ -222,15 +222,23 @@ def test_faces_move_the_mouth_lids_and_eyes_they_speak_of(head):
     assert moved("tongue out", "tongue") > moved("jaw open", "tongue")
 
 
-def test_a_head_without_named_expressions_still_opens_its_jaw_and_turns():
-    class Nameless:
-        n_expression, expression_names, name = 100, [], "nameless"
-
-    params = expression_pose("jaw open, look left, turn right", Nameless())
-    assert params.expression.shape == (1, 100)
-    assert float(params.jaw_pose[0, 0]) == pytest.approx(0.8 * JAW_ANGLE)
-    assert float(params.leye_pose[0, 1]) > 0.3
-    assert float(params.neck_pose[0, 1]) == pytest.approx(-math.radians(25))
+def test_a_head_that_names_no_actions_makes_the_same_faces(head, tmp_path, monkeypatch):
+    """As FLAME, whose expressions have no names, and to which the actions are fitted."""
+    monkeypatch.setenv("HEADSTUDIO_CACHE", str(tmp_path))
+    with np.load(find_asset("flame/open_head.npz")) as arrays:
+        np.savez(
+            tmp_path / "nameless.npz",
+            **{key: arrays[key] for key in arrays.files if key != "expression_names"},
+        )
+    nameless = HeadModel.load(tmp_path / "nameless.npz")
+    assert nameless.expression_names == []
+    for text in ("smile", "surprised", "left wink, turn right", "jaw open, look left"):
+        face = nameless(expression_pose(text, nameless))
+        expected = head(expression_pose(text, head))
+        moved = (expected - head.neutral()).norm(dim=-1).max()
+        assert float((face - expected).norm(dim=-1).max()) < 0.1 * float(moved), text
+    motion = for_head(script_motion("smile 1s, neutral 1s", seed=1), nameless)
+    assert float(motion.params.expression.abs().max()) > 0.3
 
 
 def test_the_root_is_centred_kept_or_still():

@@ -13,7 +13,14 @@ import torch
 from scipy.spatial.transform import Rotation
 
 from headstudio.errors import HeadStudioError
-from headstudio.motion import ARKIT_NAMES, Recording, read_motion, read_recording, save_motion
+from headstudio.motion import (
+    ARKIT_NAMES,
+    FLAME_NAMES,
+    Recording,
+    read_motion,
+    read_recording,
+    save_motion,
+)
 from headstudio.motion.arkit import GAZE_PITCH, JAW_ANGLE
 from headstudio.motion.readers import pickled
 from headstudio.motion.rotations import to_rotvec
@@ -55,7 +62,7 @@ class TestShow:
         recording = read_recording(path)
         params = recording.motion.params
         assert (recording.format, recording.motion.fps) == ("SHOW", 30)
-        assert recording.motion.expression_names == []
+        assert recording.motion.expression_names == list(FLAME_NAMES)
         close(params.expression, EXPRESSION)
         close(params.jaw_pose, JAW)
         close(params.leye_pose, EYE)

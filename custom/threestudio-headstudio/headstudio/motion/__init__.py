@@ -5,7 +5,7 @@ from headstudio.motion.arkit import ARKIT_NAMES, from_arkit
 from headstudio.motion.expression_table import EXPRESSIONS
 from headstudio.motion.expressions import expression_pose, parse_face, parse_script
 from headstudio.motion.files import load_motion, save_motion
-from headstudio.motion.motion import Motion, concatenate, frame_of, loop, resample
+from headstudio.motion.motion import FLAME_NAMES, Motion, concatenate, frame_of, loop, resample
 from headstudio.motion.readers import Recording, read_motion, read_recording
 from headstudio.motion.retarget import for_head
 from headstudio.motion.sampler import MotionSampler, MotionSamplerConfig
@@ -14,6 +14,7 @@ from headstudio.motion.script import script_motion
 __all__ = [
     "ARKIT_NAMES",
     "EXPRESSIONS",
+    "FLAME_NAMES",
     "Actions",
     "Motion",
     "MotionSampler",

@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 
 from headstudio.flame import POSE_NAMES
+from headstudio.motion.motion import FLAME_NAMES
 from headstudio.motion.readers.recording import Recording
 
 AXES = ("x", "y", "z")
+_FLAMES = {name: f"expression {number}" for number, name in enumerate(FLAME_NAMES, 1)}
 
 
 def describe(recording: Recording, strongest: int = 8) -> dict[str, Any]:
@@ -28,7 +30,7 @@ def describe(recording: Recording, strongest: int = 8) -> dict[str, Any]:
     joints = {}
     for name in POSE_NAMES:
         degrees = np.rad2deg(getattr(params, name).numpy().astype(np.float64))
-        if degrees.any():
+        if np.abs(degrees).max() >= 0.05:
             joints[name] = {
                 **_ranges(degrees),
                 "largest_angle": round(float(np.linalg.norm(degrees, axis=1).max()), 2),
@@ -37,7 +39,7 @@ def describe(recording: Recording, strongest: int = 8) -> dict[str, Any]:
     expression = params.expression.numpy()
     peak = np.abs(expression).max(axis=0)
     order = [int(i) for i in np.argsort(-peak, kind="stable")[:strongest] if peak[i] > 0]
-    names = motion.expression_names
+    names = [_FLAMES.get(name, name) for name in motion.expression_names]
     return {
         "format": recording.format,
         "name": motion.name,
@@ -45,7 +47,7 @@ def describe(recording: Recording, strongest: int = 8) -> dict[str, Any]:
         "fps": round(motion.fps, 4),
         "fps_from": recording.fps_from,
         "duration_s": round(motion.duration, 3),
-        "expression_space": "ARKit's actions" if names else "FLAME's coefficients",
+        "expression_space": _space(motion.expression_names),
         "has_shape": bool(params.shape.any()),
         "joints_deg": joints,
         "translation_mm": _ranges(translation) if translation.any() else {},
@@ -60,6 +62,12 @@ def describe(recording: Recording, strongest: int = 8) -> dict[str, Any]:
         ],
         "notes": recording.notes,
     }
+
+
+def _space(names: list[str]) -> str:
+    if not names:
+        return "the head's own coefficients"
+    return "FLAME's coefficients" if set(names) <= set(FLAME_NAMES) else "named actions"
 
 
 def _ranges(values: np.ndarray) -> dict[str, list[float]]:

@@ -12,13 +12,16 @@ from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams
 from headstudio.motion.interpolate import blend, ease, interpolate, pad_expression
 
+FLAME_NAMES = tuple(f"flame{number:03d}" for number in range(1, 101))
+"""Names for FLAME's 100 expression directions, which have none of their own."""
+
 
 @dataclass
 class Motion:
     """T frames at ``fps`` frames a second.
 
-    ``expression_names`` says what the leading expression coefficients are, where they are named
-    actions (ARKit's, for the open head); empty for FLAME's own directions.
+    ``expression_names`` says what the leading expression coefficients are: ARKit's actions, or
+    `FLAME_NAMES` for FLAME's directions. Without names they are those of whatever head plays them.
 
     Raises:
         HeadStudioError: no frames, or a frame rate that is not positive and finite.

@@ -21,7 +21,7 @@ from headstudio.motion.actions import (
 )
 from headstudio.motion.arkit import ARKIT_NAMES
 from headstudio.motion.interpolate import pad_expression
-from headstudio.motion.motion import Motion
+from headstudio.motion.motion import FLAME_NAMES, Motion
 
 _log = logging.getLogger(__name__)
 
@@ -31,27 +31,33 @@ _JOINTS = ("jaw_pose", "leye_pose", "reye_pose")
 def for_head(motion: Motion, head: HeadModel, flame: HeadModel | None = None) -> Motion:
     """The motion with expression coefficients for this head.
 
+    - Coefficients without names are taken to be the head's own.
     - Coefficients named as the head's are reordered.
     - ARKit's actions on a head without names, such as FLAME, become the expression, jaw and eyes
       that are fitted to them (`headstudio.motion.arkit_actions`).
-    - FLAME's own coefficients, which have no names, fit any head without names. On a head with
-      names they mean nothing: they are turned into its actions if ``flame`` is given, and stay at
-      rest otherwise, with a warning. Rotations and translation are kept in any case.
+    - FLAME's coefficients (`FLAME_NAMES`) fit any head without names. On a head with names they
+      mean nothing: they are turned into its actions if ``flame`` is given, and stay at rest
+      otherwise, with a warning. Rotations and translation are kept in any case.
     - Actions the head does not have stay at rest, with a warning.
 
     Args:
         motion: any.
         head: the one to be driven.
-        flame: the FLAME model that unnamed coefficients belong to.
+        flame: the FLAME model that FLAME's coefficients belong to.
 
     Raises:
         HeadStudioError: unnamed coefficients in use beyond those the head has.
     """
     names, width = motion.expression_names, head.n_expression
-    if names == head.expression_names:
-        return replace(motion, params=pad_expression(motion.params, width))
-    if not names:
-        return _unnamed(motion, head, flame)
+    flames = bool(names) and set(names) <= set(FLAME_NAMES)
+    if flames and head.expression_names:
+        return _from_flame(motion, head, flame)
+    if flames or not names or names == head.expression_names:
+        return replace(
+            motion,
+            params=pad_expression(motion.params, width),
+            expression_names=list(head.expression_names) if names else [],
+        )
     expression = motion.params.expression
     used = [name for i, name in enumerate(names) if bool((expression[:, i] != 0).any())]
     params = motion.params.replace(expression=expression.new_zeros(len(expression), width))
@@ -77,7 +83,7 @@ def for_head(motion: Motion, head: HeadModel, flame: HeadModel | None = None) ->
     return replace(motion, params=params, expression_names=list(head.expression_names))
 
 
-def _unnamed(motion: Motion, head: HeadModel, flame: HeadModel | None) -> Motion:
+def _from_flame(motion: Motion, head: HeadModel, flame: HeadModel | None) -> Motion:
     """FLAME's coefficients on a head that names its own."""
     expression = motion.params.expression
     names = list(head.expression_names)

@@ -25,7 +25,7 @@ def read_recording(path: str | Path, fps: float | None = None) -> Recording:
 
     Returns:
         The motion as the file has it, and where its frame rate is from. Its expression
-        coefficients are FLAME's own, or ARKit's actions where ``expression_names`` says so.
+        coefficients are FLAME's or ARKit's actions, as ``expression_names`` says.
 
     Raises:
         HeadStudioError: missing, damaged, hostile or unknown file, or an impossible ``fps``.

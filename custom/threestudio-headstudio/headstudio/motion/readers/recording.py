@@ -14,7 +14,7 @@ from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams
 from headstudio.flame.records import DAMAGE
 from headstudio.motion.files import N_EXPRESSION, N_SHAPE
-from headstudio.motion.motion import Motion
+from headstudio.motion.motion import FLAME_NAMES, Motion
 from headstudio.motion.readers import pickled
 from headstudio.motion.rotations import to_rotvec
 
@@ -148,7 +148,7 @@ def flame_motion(
             for key, array in arrays.items()
         }
     )
-    return Motion(params, fps, path.stem if name is None else name)
+    return Motion(params, fps, path.stem if name is None else name, list(FLAME_NAMES))
 
 
 def stack(frames: Iterable[Mapping[str, Any]], keys: Iterable[str], path: Path) -> dict[str, Any]:
