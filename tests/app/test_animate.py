@@ -98,6 +98,7 @@ def test_an_mp4_has_the_motions_frames_rate_and_size(avatars, motion, tmp_path, 
     assert meta["fps"] == pytest.approx(24.0)
     assert meta["codec"] == "h264"
     assert "Audio" not in probe(out)
+    assert "yuv420p(tv, bt709" in probe(out)  # said, so that players need not guess
     said = capsys.readouterr().out
     assert "12 frames of 96 x 64 px, 24 a second, 0.50 s" in said
     # The picture is what the library renders, but for H.264's losses.
@@ -328,6 +329,21 @@ def test_frames_are_the_same_in_batches_of_any_size(avatars, head, monkeypatch):
     batches = list(stage.pictures(poses, cameras))
     assert [len(batch) for batch in batches] == [3, 3, 1]
     assert np.array_equal(np.concatenate(batches), together)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_draws_the_same_pictures(avatars, head):
+    poses = FlameParams.zeros(5, head.n_shape, head.n_expression)
+    poses.jaw_pose[:, 0] = torch.linspace(0, 0.3, 5)
+    cameras = Cameras.orbit(20, 5, 2.6, 40, 64, 64).expand(5)
+    frames = {}
+    for device in ("cpu", "cuda"):
+        player = Player.open(avatars["red"], device=device)
+        stage = Stage([player], 64, 64, None, ("avatar", "mesh", "control"))
+        frames[device] = np.concatenate(list(stage.pictures(poses, cameras))).astype(float)
+    assert frames["cpu"].shape == (5, 64, 192, 4)
+    assert np.abs(frames["cpu"] - frames["cuda"]).mean() < 1
 
 
 BAD = [

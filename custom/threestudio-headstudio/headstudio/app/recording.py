@@ -151,8 +151,8 @@ def _mp4_options(sound: Sound | None, seconds: float) -> list[str]:
         # Silence after the sound's end, and everything cut at the film's.
         options += ["-af", "apad", "-c:a", "aac", "-b:a", "192k", "-t", f"{seconds:.6f}"]
     # RGB by BT.709's matrix and said so, lest players guess BT.601 and shift the colours.
-    options += ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-colorspace", "bt709"]
-    options += ["-color_primaries", "bt709", "-color_trc", "bt709", "-color_range", "tv"]
+    bt709 = "color_primaries=bt709:color_trc=bt709:colorspace=bt709:range=tv"
+    options += ["-vf", f"scale=out_color_matrix=bt709:out_range=tv,setparams={bt709}"]
     options += ["-c:v", "libx264", "-crf", str(_CRF), "-pix_fmt", "yuv420p"]
     return [*options, "-movflags", "+faststart"]
 

@@ -161,6 +161,8 @@ def run(args: argparse.Namespace) -> int:
     sound = read_sound(args.audio) if args.audio else None
     device = choose_device(args.device)
     head = HeadModel.load(args.head or find_asset(DEFAULT_HEAD))
+    if "control" in shown:
+        _ = head.landmarks  # a head without any says so here
     motion = choose_motion(args, head)
     check_output(args.out, motion.fps, background is None, sound is not None, args.force)
     camera = choose_camera(args, motion.duration)
