@@ -77,10 +77,12 @@ class Rig:
         """The actions that the head can show, by the folder they are listed in."""
         if self._actions is None:
             return {}
-        # The joints' actions move no landmark of their own, and are there on any head.
+        # Fitted ones that move no landmark are nothing; the joints' are there on any head.
         seen = dict(zip(ARKIT_NAMES, self._actions.seen.tolist(), strict=True))
         names = [
-            name for name in ARKIT_NAMES if seen[name] or name.startswith(("eyeLook", "jawOpen"))
+            name
+            for name in ARKIT_NAMES
+            if self._actions.own or seen[name] or name.startswith(("eyeLook", "jawOpen"))
         ]
         return {
             folder: [name for name in names if name.startswith(prefixes)]
