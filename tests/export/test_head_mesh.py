@@ -166,7 +166,7 @@ def test_trimesh_reads_the_mesh_as_it_is(player, rest, tmp_path):
 
 
 def test_the_mesh_looks_like_the_splats(player, rest, tmp_path):
-    """Where there is skin; this character's has stripes, so a plain colour would not do."""
+    """Where there is skin; it has stripes, so a plain colour would not do."""
     cameras = Cameras.orbit(torch.tensor([-30.0, 20.0]), 0.0, 2.2, 40.0, 128, 128)
     world = player.vertices(rest)
     splats = player.render(rest, cameras).rgb

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,6 +12,9 @@ from torch.autograd.function import once_differentiable
 from headstudio.render import _compositing, _projection, _tiles
 from headstudio.render._jit import Array, run
 from headstudio.render.cameras import Cameras
+
+if TYPE_CHECKING:
+    from headstudio.render.grouped import GroupedSplats
 
 
 def _array(tensor: Tensor) -> Array:
@@ -176,3 +179,28 @@ def rasterize(
         means2d, conics, opacities, values, depths, radii, cameras.height, cameras.width
     )
     return blended[..., :-1], blended[..., -1:], alpha, means2d, radii
+
+
+def rasterize_grouped(
+    splats: GroupedSplats, maps: Tensor, cameras: Cameras
+) -> tuple[Tensor, Tensor]:
+    """Colours and alpha; see ``grouped.render_grouped``."""
+    shape = (maps.shape[0], cameras.views, splats.n)
+    means2d, conics = torch.empty(*shape, 2), torch.empty(*shape, 3)
+    depths, radii = torch.empty(shape), torch.empty(*shape, 2, dtype=torch.int32)
+    run(
+        _projection.project_grouped,
+        *(_array(x) for x in (maps, splats.group, splats.means, splats.axes, splats.opacities)),
+        _array(cameras.viewmats().double()),
+        _array(cameras.focal().double()),
+        cameras.height,
+        cameras.width,
+        float(cameras.near),
+        float(cameras.far),
+        *(x.numpy() for x in (means2d, conics, depths, radii)),
+    )
+    blended, alpha = _Composite.apply(
+        means2d, conics, splats.opacities[None], splats.colors[None], depths, radii,
+        cameras.height, cameras.width,
+    )  # fmt: skip
+    return blended[..., :-1], alpha

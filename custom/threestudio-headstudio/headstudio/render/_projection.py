@@ -83,6 +83,56 @@ def _to_camera(view: Array, mean: Array) -> tuple[float, float, float]:
     return x, y, z
 
 
+@helper()
+def _project_one(
+    view: Array,
+    mean: Array,
+    rotation: Array,
+    scale: Array,
+    opacity: float,
+    focal: float,
+    height: int,
+    width: int,
+    near: float,
+    far: float,
+    axes: Array,
+    spread: Array,
+    mean2d: Array,
+    conic: Array,
+    depth: Array,
+    radius: Array,
+) -> None:
+    """Write where one camera sees a splat of axes ``rotation * scale``; zeros if it is culled."""
+    mean2d[:] = 0
+    conic[:] = 0
+    depth[0] = 0
+    radius[:] = 0
+    x, y, z = _to_camera(view, mean)
+    if not (near <= z <= far) or not opacity >= MIN_ALPHA:
+        return
+    limit_x, limit_y = MARGIN * 0.5 * width / focal, MARGIN * 0.5 * height / focal
+    ray_x = min(limit_x, max(-limit_x, x / z))
+    ray_y = min(limit_y, max(-limit_y, y / z))
+    _spread(view, rotation, scale, focal / z, ray_x, ray_y, axes, spread)
+    a, b, c, determinant = _covariance(spread)
+    extent = min(EXTENT, math.sqrt(2 * math.log(opacity / MIN_ALPHA)))
+    u, v = focal * x / z + 0.5 * width, focal * y / z + 0.5 * height
+    radius_x = np.ceil(extent * math.sqrt(a))
+    radius_y = np.ceil(extent * math.sqrt(c))
+    inside = u + radius_x > 0 and u - radius_x < width
+    inside = inside and v + radius_y > 0 and v - radius_y < height
+    # Also false for what is not finite, so that no NaN reaches the tiles.
+    if not (inside and radius_x > 0 and radius_y > 0 and determinant > 0):
+        return
+    mean2d[0], mean2d[1] = u, v
+    conic[0] = c / determinant
+    conic[1] = -b / determinant
+    conic[2] = a / determinant
+    depth[0] = z
+    radius[0] = int(min(radius_x, 1e6))
+    radius[1] = int(min(radius_y, 1e6))
+
+
 @kernel()
 def project_forward(
     means: Array,  # [P, N, 3] f32
@@ -112,37 +162,57 @@ def project_forward(
             opacity = float(opacities[p if opacities.shape[0] > 1 else 0, n])
             _rotation(quats[p, n], rotation)
             for cam in range(n_views):
-                means2d[p, cam, n, :] = 0
-                conics[p, cam, n, :] = 0
-                depths[p, cam, n] = 0
-                radii[p, cam, n, :] = 0
-                x, y, z = _to_camera(viewmats[p, cam], means[p, n])
-                if not (near <= z <= far) or not opacity >= MIN_ALPHA:
-                    continue
-                focal = focals[p, cam]
-                limit_x, limit_y = MARGIN * 0.5 * width / focal, MARGIN * 0.5 * height / focal
-                ray_x = min(limit_x, max(-limit_x, x / z))
-                ray_y = min(limit_y, max(-limit_y, y / z))
-                _spread(
-                    viewmats[p, cam], rotation, scales[p, n], focal / z, ray_x, ray_y, axes, spread
-                )
-                a, b, c, determinant = _covariance(spread)
-                extent = min(EXTENT, math.sqrt(2 * math.log(opacity / MIN_ALPHA)))
-                u, v = focal * x / z + 0.5 * width, focal * y / z + 0.5 * height
-                radius_x = np.ceil(extent * math.sqrt(a))
-                radius_y = np.ceil(extent * math.sqrt(c))
-                inside = u + radius_x > 0 and u - radius_x < width
-                inside = inside and v + radius_y > 0 and v - radius_y < height
-                # Also false for what is not finite, so that no NaN reaches the tiles.
-                if not (inside and radius_x > 0 and radius_y > 0 and determinant > 0):
-                    continue
-                means2d[p, cam, n, 0], means2d[p, cam, n, 1] = u, v
-                conics[p, cam, n, 0] = c / determinant
-                conics[p, cam, n, 1] = -b / determinant
-                conics[p, cam, n, 2] = a / determinant
-                depths[p, cam, n] = z
-                radii[p, cam, n, 0] = int(min(radius_x, 1e6))
-                radii[p, cam, n, 1] = int(min(radius_y, 1e6))
+                _project_one(
+                    viewmats[p, cam], means[p, n], rotation, scales[p, n], opacity,
+                    focals[p, cam], height, width, near, far, axes, spread,
+                    means2d[p, cam, n], conics[p, cam, n], depths[p, cam, n : n + 1],
+                    radii[p, cam, n],
+                )  # fmt: skip
+
+
+@kernel()
+def project_grouped(
+    maps: Array,  # [P, G, 3, 4] f32
+    group: Array,  # [N] i64
+    means: Array,  # [N, 3] f32, in the group's coordinates
+    axes: Array,  # [N, 3, 3] f32, columns; likewise
+    opacities: Array,  # [N] f32
+    viewmats: Array,  # [P, C, 4, 4] f64
+    focals: Array,  # [P, C] f64
+    height: int,
+    width: int,
+    near: float,
+    far: float,
+    means2d: Array,  # out, all as project_forward's
+    conics: Array,
+    depths: Array,
+    radii: Array,
+) -> None:
+    """As ``project_forward``, of splats that affine maps carry into the world."""
+    n_poses, n_splats, n_views = maps.shape[0], means.shape[0], viewmats.shape[1]
+    n_blocks = (n_splats + BLOCK - 1) // BLOCK
+    for job in numba.prange(n_poses * n_blocks):
+        p = job // n_blocks
+        first = (job % n_blocks) * BLOCK
+        mean, posed, one = np.empty(3), np.empty((3, 3)), np.ones(3)
+        scratch, spread = np.empty((3, 3)), np.empty((2, 3))
+        for n in range(first, min(first + BLOCK, n_splats)):
+            carry = maps[p, group[n]]
+            for i in range(3):
+                mean[i] = carry[i, 3]
+                for k in range(3):
+                    mean[i] += carry[i, k] * means[n, k]
+                    posed[i, k] = (
+                        carry[i, 0] * axes[n, 0, k]
+                        + carry[i, 1] * axes[n, 1, k]
+                        + carry[i, 2] * axes[n, 2, k]
+                    )
+            for cam in range(n_views):
+                _project_one(
+                    viewmats[p, cam], mean, posed, one, float(opacities[n]), focals[p, cam],
+                    height, width, near, far, scratch, spread, means2d[p, cam, n],
+                    conics[p, cam, n], depths[p, cam, n : n + 1], radii[p, cam, n],
+                )  # fmt: skip
 
 
 @helper()
