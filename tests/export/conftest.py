@@ -22,7 +22,7 @@ def avatar_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     g = torch.Generator().manual_seed(0)
     splats = initialise_uniform(rest, head.faces, 12_000, g, opacity=0.95)
     height = rest[head.faces[splats.face]].mean(1)[:, 2]
-    light = 0.5 + 0.5 * torch.sin(height * 2 * torch.pi / 0.25)
+    light = 0.5 + 0.5 * torch.sin(height * 2 * torch.pi / 0.4)
     splats.colors = rgb_to_sh(light[:, None] * torch.tensor([1.0, 0.6, 0.1]))
     shape = torch.zeros(head.n_shape)
     shape[:3] = torch.tensor([1.0, -1.5, 0.5])

@@ -169,7 +169,8 @@ def test_the_mesh_looks_like_the_splats(player, rest, tmp_path):
     """Where there is skin; it has stripes, so a plain colour would not do."""
     cameras = Cameras.orbit(torch.tensor([-30.0, 20.0]), 0.0, 2.2, 40.0, 128, 128)
     world = player.vertices(rest)
-    splats = player.render(rest, cameras).rgb
+    rendered = player.render(rest, cameras)
+    splats, covered = rendered.rgb, rendered.alpha[..., 0] > 0.9
     skin = player.head.region_mask("forehead", "cheeks", "nose", "lips", "neck")
     for subdivisions in (0, 1):
         path = tmp_path / f"{subdivisions}.glb"
@@ -183,7 +184,8 @@ def test_the_mesh_looks_like_the_splats(player, rest, tmp_path):
         shown = torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
         picture = seen.interpolate(shown[None], faces)
         there = (seen.face_id >= 0) & skin[seen.face_id.clamp(min=0) // 4**subdivisions]
-        assert there.float().mean() > 0.1
+        there &= covered
+        assert there.float().mean() > 0.08
         plain = (splats[there].mean(0) - splats[there]).abs().mean()
         assert (picture - splats)[there].abs().mean() < min(0.05, 0.3 * float(plain))
 
