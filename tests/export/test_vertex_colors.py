@@ -9,7 +9,7 @@ import trimesh
 from scipy.spatial.transform import Rotation
 
 from headstudio.errors import HeadStudioError
-from headstudio.export.coloring import FOOTPRINT, vertex_colors
+from headstudio.export.coloring import FOOTPRINT, SAME_WAY, vertex_colors
 from headstudio.export.subdivide import FineMesh
 from headstudio.splats import PosedSplats
 
@@ -24,6 +24,10 @@ def sheet(n: int = 6, height: float = 0.0) -> tuple[torch.Tensor, torch.Tensor]:
     quads = np.stack([a, a + 1, a + n + 2, a + n + 1], -1)
     faces = np.concatenate([quads[:, [0, 1, 2]], quads[:, [0, 2, 3]]])
     return torch.from_numpy(vertices).float(), torch.from_numpy(faces)
+
+
+def mesh_of(vertices: torch.Tensor, faces: torch.Tensor) -> FineMesh:
+    return FineMesh.of(faces.numpy(), len(vertices))
 
 
 def on_faces(vertices, faces, color, lift=0.0, opacity=0.9) -> PosedSplats:
@@ -80,11 +84,13 @@ def test_a_vertex_sees_what_the_reference_sees():
         opacities=torch.rand(n, generator=g).double(),
         colors=torch.rand(n, 3, generator=g).double(),
     )
-    colors, coverage = vertex_colors(vertices, faces, splats, face)
+    colors, coverage = vertex_colors(vertices, mesh_of(vertices, faces), splats, face, rings=2)
     graph = ball.vertex_adjacency_graph
     for v in (0, 17, 100):
         near = [v, *graph[v]]
         around = [f for f, corners in enumerate(ball.faces) if set(corners) & set(near)]
+        outward = ball.vertices[v] / np.linalg.norm(ball.vertices[v])
+        around = [f for f in around if ball.face_normals[f] @ outward > SAME_WAY]
         candidates = [i for i in range(n) if int(face[i]) in around]
         edge = np.mean([np.linalg.norm(ball.vertices[v] - ball.vertices[w]) for w in graph[v]])
         normal = ball.vertices[v] / np.linalg.norm(ball.vertices[v])
@@ -100,7 +106,7 @@ def test_the_outermost_splat_is_the_one_that_is_seen():
     below = on_faces(vertices, faces, GREEN)
     above = on_faces(vertices, faces, RED, lift=0.05, opacity=0.99)
     face = torch.arange(len(faces)).repeat(2)
-    colors, _ = vertex_colors(vertices, faces, together(below, above), face)
+    colors, _ = vertex_colors(vertices, mesh_of(vertices, faces), together(below, above), face)
     inner = ((vertices[:, :2] > 0.2) & (vertices[:, :2] < 0.8)).all(1)
     assert (colors[inner, 0] > 0.75).all()
     assert (colors[inner, 1] < 0.25).all()
@@ -112,7 +118,7 @@ def test_lips_do_not_colour_the_teeth_behind_them():
     vertices = torch.cat([teeth, lips])
     both = torch.cat([faces, faces + len(teeth)])
     splats = together(on_faces(teeth, faces, GREEN), on_faces(lips, faces, RED))
-    colors, _ = vertex_colors(vertices, both, splats, torch.arange(len(both)))
+    colors, _ = vertex_colors(vertices, mesh_of(vertices, both), splats, torch.arange(len(both)))
     assert torch.allclose(colors[: len(teeth)], GREEN.expand(len(teeth), 3), atol=0.02)
     assert torch.allclose(colors[len(teeth) :], RED.expand(len(lips), 3), atol=0.02)
 
@@ -130,8 +136,8 @@ def test_what_no_splat_covers_takes_the_colour_around_it():
         splats.opacities[kept], splats.colors[kept],
     )  # fmt: skip
     colors, coverage = vertex_colors(
-        torch.cat([vertices, far]),
-        torch.cat([faces, far_faces + len(vertices)]),
+        everything := torch.cat([vertices, far]),
+        mesh_of(everything, torch.cat([faces, far_faces + len(vertices)])),
         bare,
         torch.arange(len(faces))[kept],
     )
@@ -152,7 +158,7 @@ def test_several_poses_are_refused():
         one.opacities, one.colors,
     )  # fmt: skip
     with pytest.raises(HeadStudioError, match="in one pose; 2 were given"):
-        vertex_colors(vertices, faces, two, torch.arange(2))
+        vertex_colors(vertices, mesh_of(vertices, faces), two, torch.arange(2))
 
 
 def test_a_finer_mesh_is_the_same_surface():

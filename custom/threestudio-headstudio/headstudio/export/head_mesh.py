@@ -142,14 +142,7 @@ def _skinned_mesh(
     def refined(attribute: Tensor) -> np.ndarray:
         return np.asarray(fine.weights @ attribute.cpu().double().numpy())
 
-    colors, _ = vertex_colors(
-        torch.from_numpy(refined(world[0])),
-        torch.from_numpy(fine.faces),
-        splats,
-        avatar.splats.face,
-        parent=torch.from_numpy(fine.parent),
-        rings=2**subdivisions + 1,
-    )
+    colors, _ = vertex_colors(torch.from_numpy(refined(world[0])), fine, splats, avatar.splats.face)
     positions = refined(vertices[0])
     normals = vertex_normals(torch.from_numpy(positions)[None], torch.from_numpy(fine.faces))[0]
     return SkinnedMesh(

@@ -12,6 +12,8 @@ from scipy import sparse
 class FineMesh:
     """Triangles of a finer mesh, and how its vertices come from those of the coarse one."""
 
+    coarse_faces: np.ndarray
+    """``[F, 3]`` int64, into V vertices."""
     faces: np.ndarray
     """``[F', 3]`` int64, into V' vertices."""
     parent: np.ndarray
@@ -24,7 +26,7 @@ class FineMesh:
     def of(cls, faces: np.ndarray, n_vertices: int, times: int = 0) -> FineMesh:
         """Cut each triangle ``[F, 3]`` in four at the middles of its edges, so many times."""
         faces = np.asarray(faces, np.int64)
-        mesh = cls(faces, np.arange(len(faces)), sparse.csr_matrix(sparse.eye(n_vertices)))
+        mesh = cls(faces, faces, np.arange(len(faces)), sparse.csr_matrix(sparse.eye(n_vertices)))
         for _ in range(times):
             mesh = mesh._cut()
         return mesh
@@ -42,4 +44,6 @@ class FineMesh:
             (len(edges), n),
         )
         weights = sparse.vstack([self.weights, halves @ self.weights])
-        return FineMesh(faces, np.repeat(self.parent, 4), sparse.csr_matrix(weights))
+        return FineMesh(
+            self.coarse_faces, faces, np.repeat(self.parent, 4), sparse.csr_matrix(weights)
+        )
