@@ -126,13 +126,9 @@ def open_datasets(
 
 
 def pack_everything(options: argparse.Namespace) -> None:
-    """The prior in archives, the logs in one, and the pictures to look at beside them."""
+    """The prior in archives and the logs in one: few files, each of a size that travels."""
     archives = pack(options.out, options.pack) if options.out.exists() else []
     archives += pack(options.logs, options.pack, "logs")
-    names = ("curves.png", "samples_guidance_3.png", "samples_guidance_7.5.png")
-    for name in names:
-        if (options.logs / name).exists():
-            (options.pack / name).write_bytes((options.logs / name).read_bytes())
     say(f"packed into {len(archives)} archives in {options.pack}")
 
 

@@ -7,6 +7,7 @@ import torch
 
 from headstudio.characters import (
     IGNORED_CLASS,
+    VIEWS,
     CameraRange,
     CharacterDataset,
     attribute_classes,
@@ -57,7 +58,8 @@ def test_a_batch_has_the_promised_shapes(dataset: CharacterDataset) -> None:
 def test_attributes_are_those_of_the_characters(dataset: CharacterDataset) -> None:
     batch = dataset.render(9, _seeded(1))
     for i, number in enumerate(batch["character"].tolist()):
-        expected = attribute_classes(dataset.characters[number])
+        word = view_word(float(batch["azimuth"][i]), float(batch["elevation"][i]))
+        expected = attribute_classes(dataset.characters[number]) | {"view": VIEWS.index(word)}
         assert {k: int(v[i]) for k, v in batch["attributes"].items()} == expected
 
 

@@ -16,7 +16,7 @@ from headstudio.characters.attributes import (
     attribute_names,
 )
 from headstudio.characters.build import DEFAULT_SPLATS, studio_for
-from headstudio.characters.captions import caption
+from headstudio.characters.captions import VIEWS, caption
 from headstudio.characters.people import sample_character
 from headstudio.characters.poses import random_poses
 from headstudio.errors import HeadStudioError
@@ -145,7 +145,8 @@ class CharacterDataset:
         self.characters: list[Character] = [sample_character(rng) for _ in range(n_characters)]
         self.studio = studio_for(self.head, n_splats)
         self.frame = self.head.world_frame().to(self.device)
-        self.attribute_names = attribute_names()
+        # The view is in the caption too: what has to read captions learns to hear it.
+        self.attribute_names = attribute_names() | {"view": list(VIEWS)}
         config = MotionSamplerConfig(neck=True, eyes=True)
         self._sampler = MotionSampler(motions, self.head, config) if motions else None
 
@@ -183,8 +184,11 @@ class CharacterDataset:
         rows = [attribute_classes(self.characters[i]) for i in character.tolist()]
         attributes = {
             key: torch.tensor([row[key] for row in rows], device=self.device)
-            for key in self.attribute_names
+            for key in attribute_names()
         }
+        angles = zip(merged["azimuth"].tolist(), merged["elevation"].tolist(), strict=True)
+        words = [VIEWS.index(view_word(a, e)) for a, e in angles]
+        attributes["view"] = torch.tensor(words, device=self.device)
         captions = self._captions(character, merged, generator)
         return merged | {
             "captions": captions,
