@@ -32,6 +32,16 @@ class Layers:
     landmarks: bool = False
 
 
+@dataclass
+class Shown:
+    """A pose, in the arrays of the scene's nodes; None for what is not seen."""
+
+    layers: Layers
+    splats: np.ndarray | None = None  # [N, 8] uint32, as `SplatBuffer` has it
+    mesh: np.ndarray | None = None  # [V, 3] world
+    landmarks: np.ndarray | None = None  # [L, 3] world
+
+
 class Figure:
     """The scene nodes of one avatar, below one that places and turns them.
 
@@ -89,32 +99,42 @@ class Figure:
         self._place.wxyz = (math.cos(half), 0.0, 0.0, math.sin(half))
 
     @torch.inference_mode()
-    def pose(self, params: FlameParams, layers: Layers) -> None:
-        """Show one pose.
+    def pose(self, params: FlameParams, layers: Layers) -> Shown:
+        """Compute one pose, for `show`.
 
         Args:
             params: of one pose; its shape is added to the avatar's own.
-            layers: what is seen. The rest is not computed and not sent.
+            layers: what is to be seen. The rest is not computed.
         """
-        player = self.player
+        player, faces = self.player, self.player.head.faces
         shape = player.avatar.shape[None] + params.shape
         vertices = player.vertices(params.replace(shape=shape), own_shape=False)
+        shown = Shown(layers)
         if layers.splats:
-            self._splats.buffer = self._buffer.pose(triangle_frames(vertices, player.head.faces))
+            shown.splats = self._buffer.pose(triangle_frames(vertices, faces))
         if layers.splats and (layers.mesh or layers.landmarks):
             # The page draws splats last, and those in front of a line or point hide it.
-            vertices = vertices + _LIFT * player.avatar.extent * vertex_normals(
-                vertices, player.head.faces
-            )
+            vertices = vertices + _LIFT * player.avatar.extent * vertex_normals(vertices, faces)
         if layers.mesh:
-            self._mesh.vertices = vertices[0].numpy()
+            shown.mesh = vertices[0].numpy()
+        if layers.landmarks and self._landmarks is not None:
+            shown.landmarks = player.head.landmark_points(vertices)[0].numpy()
+        return shown
+
+    def show(self, shown: Shown) -> None:
+        """Send a pose to the page."""
+        layers = shown.layers
+        if shown.splats is not None:
+            self._splats.buffer = shown.splats
+        if shown.mesh is not None:
+            self._mesh.vertices = shown.mesh
             self._mesh.wireframe = layers.splats
             self._mesh.color = _WIRE if layers.splats else _SKIN
-        if layers.landmarks and self._landmarks is not None:
-            self._landmarks.points = player.head.landmark_points(vertices)[0].numpy()
         self._splats.visible = layers.splats
         self._mesh.visible = layers.mesh
         if self._landmarks is not None:
+            if shown.landmarks is not None:
+                self._landmarks.points = shown.landmarks
             self._landmarks.visible = layers.landmarks
 
     def remove(self) -> None:

@@ -81,7 +81,7 @@ class Page:
             self._identity = [self._slider(name, -3.0, 3.0, 0.05) for name in rig.identity_names]
 
     def _build_joints(self) -> None:
-        self._jaw = [
+        self.jaw = [
             self._degrees("jaw open", 0, 30),
             self._degrees("jaw left", -10, 10, "The subject's left; negative: right."),
         ]
@@ -142,7 +142,7 @@ class Page:
             actions={name: slider.value for name, slider in self._actions.items()},
             coefficients=[slider.value for slider in self._coefficients],
             identity=[slider.value for slider in self._identity],
-            jaw_deg=(self._jaw[0].value, self._jaw[1].value),
+            jaw_deg=(self.jaw[0].value, self.jaw[1].value),
             neck_deg=(self._neck[0].value, self._neck[1].value, self._neck[2].value),
             eyes_deg=(self._eyes[0].value, self._eyes[1].value),
         )
@@ -158,7 +158,7 @@ class Page:
         turn = (0.0, 0.0, 0.0) if expression is None else expression.turn
         for action, slider in self._actions.items():
             put(slider, float(actions.get(action, 0.0)))
-        for slider in (*self._jaw, *self._eyes):
+        for slider in (*self.jaw, *self._eyes):
             put(slider, 0.0)
         for slider, degrees in zip(self._neck, turn, strict=True):
             put(slider, float(degrees))

@@ -18,10 +18,12 @@ import viser
 from headstudio.app.view.controls import Rig
 from headstudio.app.view.figure import Figure
 from headstudio.app.view.library import Library
+from headstudio.app.view.pace import Pace
 from headstudio.app.view.page import NOTHING, Page, put
 from headstudio.app.view.playback import Playback
 from headstudio.app.view.server import Server
 from headstudio.errors import HeadStudioError
+from headstudio.flame import FlameParams
 from headstudio.motion import Motion
 
 MAX_RATE = 30.0
@@ -66,8 +68,9 @@ class Viewer:
         self._server = server
         self._library = library
         self._motions = motions
-        self._figures: dict[str, Figure] = {}
+        self.figures: dict[str, Figure] = {}  # by role, "first" and "second"
         self._playback = Playback()
+        self._pace = Pace()
         self._turn_deg = 0.0
         self._tasks: queue.Queue[tuple[Task, viser.ClientHandle | None]] = queue.Queue()
         self._wake = threading.Event()
@@ -145,13 +148,13 @@ class Viewer:
     def _show(self, role: str, name: str) -> None:
         """Put an avatar in a role, ``"first"`` or ``"second"``, in place of who had it."""
         player = self._library.open(name)  # before anything is taken away
-        if role in self._figures:
-            self._figures.pop(role).remove()
-        self._figures[role] = Figure(self._server.scene, f"/{role}", player)
+        if role in self.figures:
+            self.figures.pop(role).remove()
+        self.figures[role] = Figure(self._server.scene, f"/{role}", player)
         self._describe()
 
     def _describe(self) -> None:
-        avatars = [figure.player.avatar for _, figure in sorted(self._figures.items())]
+        avatars = [figure.player.avatar for _, figure in sorted(self.figures.items())]
         put(self.page.prompt, "  |  ".join(avatar.prompt for avatar in avatars))
         put(self.page.count, " + ".join(f"{avatar.splats.n:,}" for avatar in avatars))
 
@@ -159,8 +162,8 @@ class Viewer:
         name = self.page.compare.value
         if name != NOTHING:
             self._show("second", name)
-        elif "second" in self._figures:
-            self._figures.pop("second").remove()
+        elif "second" in self.figures:
+            self.figures.pop("second").remove()
             self._describe()
         self._place_camera()
 
@@ -186,8 +189,8 @@ class Viewer:
 
     def _place_camera(self) -> None:
         """In front of the faces, for who is here and who comes."""
-        extent = max(figure.player.avatar.extent for figure in self._figures.values())
-        position = (_DISTANCE[len(self._figures)] * extent, 0.0, 0.0)
+        extent = max(figure.player.avatar.extent for figure in self.figures.values())
+        position = (_DISTANCE[len(self.figures)] * extent, 0.0, 0.0)
         start = self._server.initial_camera
         start.position, start.look_at, start.up = position, (0.0, 0.0, 0.0), (0.0, 0.0, 1.0)
         start.fov = math.radians(_FOV_DEG)
@@ -248,26 +251,35 @@ class Viewer:
         if self.page.turntable.value:
             self._turn_deg = (self._turn_deg + elapsed * self.page.turn_speed.value) % 360
 
+    def params(self) -> FlameParams:
+        """The pose that the sliders and the motion make now."""
+        still = self._rig.params(self.page.controls())
+        moving = self._playback.params()
+        return still if moving is None else self._rig.on_top(moving, still)
+
     def update(self) -> None:
         """Show the state of the sliders and the motion, at once."""
-        params = self._rig.params(self.page.controls())
-        moving = self._playback.params()
-        if moving is not None:
-            params = self._rig.on_top(moving, params)
+        params = self.params()
         layers = self.page.layers()
+        poses = {role: figure.pose(params, layers) for role, figure in self.figures.items()}
+        self._pace.wait()
+        # Nothing is sent while this lasts: all of a pose arrives at once, and nothing is computed.
         with self._server.atomic():
-            for role, figure in self._figures.items():
-                beside = {"first": -_SPACING, "second": _SPACING}[role] * (len(self._figures) - 1)
+            for role, figure in self.figures.items():
+                beside = {"first": -_SPACING, "second": _SPACING}[role] * (len(self.figures) - 1)
                 # Both look at the camera.
-                inwards = math.degrees(math.atan2(-beside, _DISTANCE[len(self._figures)]))
+                inwards = math.degrees(math.atan2(-beside, _DISTANCE[len(self.figures)]))
                 figure.place(beside * figure.player.avatar.extent, inwards + self._turn_deg)
-                figure.pose(params, layers)
+                figure.show(poses[role])
+        self._server.flush()
+        self._pace.sent(self._server.get_clients().values())
 
     def close(self) -> None:
         """Stop moving, stop listening, remove what was sent."""
         self._closed.set()
         self._wake.set()
         self._thread.join(timeout=10)
+        self._pace.close()
         self._server.close()
         self._library.close()
 
