@@ -58,7 +58,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--last-call", action="store_true",
                    help="plan the training to end in this call rather than to stop")  # fmt: skip
     p.add_argument("--state-only", action="store_true",
-                   help="if that is too early, save only what the next call goes on from")  # fmt: skip
+                   help="if that is too early, save only what another goes on from")  # fmt: skip
     p.add_argument("--finish-minutes", type=float, default=0.8, metavar="M",
                    help="part of these kept for sample grids and saving")  # fmt: skip
     p.add_argument("--seed", type=int)
@@ -117,7 +117,9 @@ def open_datasets(
         "device": options.device,
         "motions": [load_motion(path) for path in sorted(find_asset("motion").glob("*.npz"))],
     }
-    training = CharacterDataset(head, settings.characters, seed=settings.seed, **common)
+    training = CharacterDataset(
+        head, settings.characters, seed=settings.seed, wordings=settings.wordings, **common
+    )
     held_out = CharacterDataset(
         head, settings.held_out_characters, seed=settings.seed + 1_000_003, **common
     )

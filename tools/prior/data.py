@@ -40,16 +40,22 @@ class Pictures:
         control_weight: ``[n]`` float32, 0 where no landmark is visible.
         labels: ``[n, A]`` int64, the class of each attribute, or -100 where it has none.
         captions: n sentences.
+        wordings: for each picture as many sentences, the first of which is its caption.
     """
 
     image: Tensor
     control: Tensor
     control_weight: Tensor
     labels: Tensor
-    captions: list[str]
+    wordings: list[list[str]]
+
+    @property
+    def captions(self) -> list[str]:
+        """One sentence for each picture."""
+        return [texts[0] for texts in self.wordings]
 
     def __len__(self) -> int:
-        return len(self.captions)
+        return len(self.wordings)
 
 
 def _bytes(picture: Tensor) -> Tensor:
@@ -71,15 +77,16 @@ def render_chunk(source: PictureSource, settings: Settings, stream: int, index: 
     """Chunk ``index`` of a stream: always the same pictures for the same seed."""
     seed = seed_of(settings.seed, stream, index)
     batch = source.render(settings.chunk, torch.Generator().manual_seed(seed))
-    captions = list(batch["captions"])
+    wordings = [list(t) for t in batch.get("wordings", [[c] for c in batch["captions"]])]
     if stream == TRAINING:
-        captions = add_stray_words(captions, settings.stray_words, np.random.default_rng(seed))
+        rng = np.random.default_rng(seed)
+        wordings = [add_stray_words(texts, settings.stray_words, rng) for texts in wordings]
     return Pictures(
         _bytes(batch["image"]),
         _bytes(batch["control"]),
         batch["control_weight"].float(),
         torch.stack([batch["attributes"][k].long() for k in batch["attribute_names"]], 1),
-        captions,
+        wordings,
     )
 
 
@@ -91,7 +98,7 @@ def render_pictures(source: PictureSource, settings: Settings, stream: int, coun
             torch.cat([getattr(c, name) for c in chunks])[:count]
             for name in ("image", "control", "control_weight", "labels")
         ),
-        captions=[text for c in chunks for text in c.captions][:count],
+        wordings=[texts for c in chunks for texts in c.wordings][:count],
     )
 
 
@@ -148,8 +155,8 @@ class LatentPool:
     the number of chunks made so far which ones to render anew.
 
     Attributes of the whole pool of N pictures: latents ``[N, 4, h, w]`` float16, already scaled to
-    unit variance; control ``[N, H, W, 3]`` uint8; control_weight ``[N]``; tokens ``[N, 77]`` int32;
-    labels ``[N, A]`` int64.
+    unit variance; control ``[N, H, W, 3]`` uint8; control_weight ``[N]``; tokens ``[N, W, 77]``
+    int32 of W wordings; labels ``[N, A]`` int64.
     """
 
     def __init__(
@@ -179,7 +186,9 @@ class LatentPool:
             "latents": self.encode_pictures(pictures.image).to(torch.float16),
             "control": pictures.control,
             "control_weight": pictures.control_weight,
-            "tokens": encode(self.tokenizer, pictures.captions).to(device, torch.int32),
+            "tokens": torch.stack(
+                [encode(self.tokenizer, texts) for texts in zip(*pictures.wordings, strict=True)], 1
+            ).to(device, torch.int32),
             "labels": pictures.labels.to(device),
         }
         if not self.tensors:
@@ -197,6 +206,11 @@ class LatentPool:
         self.chunks_made += 1
 
     def draw(self, n: int, generator: torch.Generator) -> LatentBatch:
-        """n random pictures, with repetition."""
-        pick = torch.randint(len(self), (n,), generator=generator, device=generator.device)
-        return LatentBatch(**{name: value[pick] for name, value in self.tensors.items()})
+        """n random pictures, with repetition, each with one of its wordings."""
+        device = generator.device
+        pick = torch.randint(len(self), (n,), generator=generator, device=device)
+        drawn = {name: value[pick] for name, value in self.tensors.items()}
+        tokens = drawn["tokens"]
+        wording = torch.randint(tokens.shape[1], (n,), generator=generator, device=device)
+        drawn["tokens"] = tokens[torch.arange(n, device=device), wording]
+        return LatentBatch(**drawn)

@@ -75,6 +75,7 @@ class Settings:
     # Rarely: to the ControlNet it looks like a view in which no landmark can be seen, and then
     # faces come up on the backs of heads.
     control_dropout: float = 0.04
+    wordings: int = 4  # captions of each picture, so that the text encoder learns none by heart
     stray_words: float = 0.10  # share of the captions that get a word of no consequence
     min_snr_gamma: float = 5.0
     attribute_weight: float = 0.1

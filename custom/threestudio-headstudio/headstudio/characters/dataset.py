@@ -116,6 +116,7 @@ class CharacterDataset:
         cameras: where pictures are taken from.
         views_per_character: pictures of one character in one pose that ``render`` takes in a row.
         batch_pictures: pictures rendered at once.
+        wordings: captions written for each picture.
 
     Raises:
         HeadStudioError: no characters, or a head they cannot be built on.
@@ -133,13 +134,14 @@ class CharacterDataset:
         cameras: CameraRange | None = None,
         views_per_character: int = 4,
         batch_pictures: int = 128,
+        wordings: int = 1,
     ) -> None:
         if n_characters < 1:
             raise HeadStudioError(f"a dataset needs characters, got n_characters={n_characters}")
         self.head = head.to(device) if device is not None else head
         self.device = self.head.v_template.device
         self.image_size, self.cameras = image_size, cameras or CameraRange()
-        self.views_per_character = views_per_character
+        self.views_per_character, self.wordings = views_per_character, max(1, wordings)
         self.batch_pictures = max(batch_pictures, views_per_character)
         rng = np.random.default_rng(seed)
         self.characters: list[Character] = [sample_character(rng) for _ in range(n_characters)]
@@ -163,7 +165,8 @@ class CharacterDataset:
 
         Returns:
             ``image`` [n, H, W, 3] in 0..1, ``control`` [n, H, W, 3], ``control_weight`` [n],
-            ``captions``: n strings, ``attributes``: for each attribute its classes [n] int64
+            ``captions``: n strings, ``wordings``: for each picture its captions, of which that is
+            the first, ``attributes``: for each attribute its classes [n] int64
             (-100 where it cannot be seen), ``attribute_names``: names of the classes,
             ``character`` [n] int64, ``azimuth`` and ``elevation`` [n] in degrees. Tensors are on
             the dataset's device, angles and indices on the CPU.
@@ -189,9 +192,10 @@ class CharacterDataset:
         angles = zip(merged["azimuth"].tolist(), merged["elevation"].tolist(), strict=True)
         words = [VIEWS.index(view_word(a, e)) for a, e in angles]
         attributes["view"] = torch.tensor(words, device=self.device)
-        captions = self._captions(character, merged, generator)
+        wordings = self._captions(character, merged, generator)
         return merged | {
-            "captions": captions,
+            "captions": [texts[0] for texts in wordings],
+            "wordings": wordings,
             "attributes": attributes,
             "attribute_names": self.attribute_names,
             "character": character,
@@ -231,7 +235,7 @@ class CharacterDataset:
 
     def _captions(
         self, character: Tensor, angles: dict[str, Tensor], generator: torch.Generator
-    ) -> list[str]:
+    ) -> list[list[str]]:
         seed = int(torch.randint(2**31 - 1, (), generator=generator))
         rng = np.random.default_rng(seed)
         rows = zip(
@@ -240,7 +244,10 @@ class CharacterDataset:
             angles["elevation"].tolist(),
             strict=True,
         )
-        return [caption(self.characters[i], rng, view_word(a, e)) for i, a, e in rows]
+        return [
+            [caption(self.characters[i], rng, view_word(a, e)) for _ in range(self.wordings)]
+            for i, a, e in rows
+        ]
 
 
 def _backgrounds(count: int, generator: torch.Generator) -> Tensor:
