@@ -3,6 +3,7 @@
 # `./install.sh --help` says more. Works in bash 3.2, which macOS still has.
 set -euo pipefail
 
+CALLER=$PWD
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$ROOT"
 VENV_PYTHON=.venv/bin/python
@@ -17,8 +18,12 @@ usage() {
 ./install.sh                    set up: Python packages into .venv/
 ./install.sh demo ["a prompt"]  set up; make an avatar, animate it, say where it is
 ./install.sh test [options]     set up; check style and types, run the tests (options: pytest's)
+./install.sh --threestudio [DIR] [--uninstall]
+                                set up; make the threestudio checkout DIR able to run us (links into
+                                it, missing packages); without DIR, clone one into checkouts/
 
-Nothing outside this folder is touched, and what is done already is not done again.
+Nothing outside this folder, and DIR if it is given, is touched, and what is done already is not
+done again.
 
 PYTHON=python3.12        the Python to use, 3.10 to 3.12 (default: the first that is found)
 TORCH_INDEX_URL=URL      a further package index, for another build of PyTorch: without a GPU,
@@ -258,6 +263,11 @@ tests() {
   run python -m pytest "$@"
 }
 
+threestudio() { # the folder as the caller named it, options
+  install
+  (cd "$CALLER" && "$ROOT/$VENV_PYTHON" -m headstudio.app.checkout "$@")
+}
+
 case ${1:-} in
   "") [ $# -eq 0 ] || die "the first argument is empty; see ./install.sh --help" 2; install; say "everything is installed" ;;
   demo)
@@ -265,6 +275,7 @@ case ${1:-} in
     demo "${2-$DEFAULT_PROMPT}"
     ;;
   test) shift; tests "$@" ;;
+  --threestudio) shift; threestudio "$@" ;;
   -h | --help | help) usage ;;
-  *) die "unknown command '$1'; there are demo and test, and ./install.sh alone. See ./install.sh --help" 2 ;;
+  *) die "unknown command '$1'; there are demo, test and --threestudio, and ./install.sh alone. See ./install.sh --help" 2 ;;
 esac

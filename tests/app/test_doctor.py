@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -13,6 +12,8 @@ import pytest
 import torch
 
 from headstudio.app import doctor
+from headstudio.app.checkout import links
+from headstudio.app.checkout import packages as packages_of_threestudio
 from headstudio.app.doctor import (
     configs,
     device,
@@ -383,9 +384,15 @@ def test_a_checkout_is_told_how_to_get_the_extension(workplace, checkout, monkey
     monkeypatch.setenv("HEADSTUDIO_HOST", str(checkout))
     finding = only(hosts.check(), "note")
     assert f"threestudio 0.2.9 in {checkout}" in finding.text
-    # What it says to type does it.
-    subprocess.run(finding.fix, shell=True, check=True)
+    assert finding.fix == f"./install.sh --threestudio '{checkout}'"
+    links.make(checkout)
+    monkeypatch.setattr(packages_of_threestudio, "missing", dict)
+    monkeypatch.setattr(packages_of_threestudio, "placeholders_enabled", lambda: False)
+    assert "it lacks" in only(hosts.check(), "note").text
+    monkeypatch.setattr(packages_of_threestudio, "placeholders_enabled", lambda: True)
     assert statuses(hosts.check()) == ["ok", "ok"]
+    monkeypatch.setattr(packages_of_threestudio, "missing", lambda: {"igl": "libigl==2.5.1"})
+    assert "libigl==2.5.1" in only(hosts.check(), "note").text
 
 
 def test_a_host_that_is_no_checkout_is_noted(workplace, monkeypatch, tmp_path):

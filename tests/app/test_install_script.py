@@ -33,6 +33,7 @@ case "$1 ${2:-}" in
     printf 'Collecting torch\n  Downloading torch.whl (12.5 MB)\n%%s\n' "${PIP_SAYS:-}"
     exit "${PIP_STATUS:-0}"
     ;;
+  "-m headstudio.app.checkout") echo "$PWD: $*" >>"$CALLS" ;;
   "launch.py "*)
     echo "python $*" >>"$CALLS"
     case "$*" in
@@ -322,6 +323,15 @@ def test_the_tests_come_last_and_take_options(newcomer):
     assert done.stdout.endswith("-m pytest tests/app -m not gpu\n")
     assert "$ ruff check .\n" in done.stdout
     assert "$ mypy\n" in done.stdout
+
+
+def test_a_checkout_is_named_as_seen_from_where_one_stands(newcomer):
+    done = newcomer.types("--threestudio", "three studio", "--uninstall")
+    assert done.returncode == 0, done.stderr
+    module = "-m headstudio.app.checkout"
+    assert newcomer.calls("/") == [f"{newcomer.elsewhere}: {module} three studio --uninstall"]
+    newcomer.types("--threestudio")
+    assert newcomer.calls("/") == [f"{newcomer.elsewhere}: {module}"]
 
 
 def test_continuous_integration_runs_the_command_of_the_readme():

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from headstudio import paths
+from headstudio.app.checkout import DEFAULT, packages
+from headstudio.app.checkout.links import EXTENSION, host_version, is_checkout, links
 from headstudio.app.doctor.findings import Finding
 
-THREESTUDIO = "https://github.com/threestudio-project/threestudio"
-EXTENSION = Path(__file__).resolve().parents[3]
+ADVICE = "./install.sh --threestudio   (or with a checkout's folder; then HEADSTUDIO_HOST=FOLDER)"
 
 
 def check() -> list[Finding]:
@@ -25,7 +25,7 @@ def check() -> list[Finding]:
         findings.append(
             Finding.note(
                 f"HEADSTUDIO_HOST is {given}, which is no threestudio checkout",
-                f"git clone {THREESTUDIO} FOLDER; export HEADSTUDIO_HOST=FOLDER",
+                ADVICE,
             )
         )
     for checkout in checkouts:
@@ -34,7 +34,7 @@ def check() -> list[Finding]:
         findings.append(
             Finding.note(
                 "no threestudio checkout, which only its own guidances and extensions need",
-                f"git clone {THREESTUDIO} FOLDER; export HEADSTUDIO_HOST=FOLDER",
+                ADVICE,
             )
         )
     if host_version(embedded) is None and not checkouts:
@@ -48,33 +48,40 @@ def check() -> list[Finding]:
 
 
 def candidates() -> list[Path]:
-    """Folders that may be a checkout: the one that was named, this one, the one around us."""
+    """Folders that may be a checkout: the one named, this one, around us, our own clone."""
     given = os.environ.get("HEADSTUDIO_HOST")
     folders = [Path(given)] if given else []
-    folders += [Path.cwd(), EXTENSION.parent.parent]
+    folders += [Path.cwd(), EXTENSION.parent.parent, DEFAULT]
     return list(dict.fromkeys(folder.resolve() for folder in folders))
 
 
-def is_checkout(folder: Path) -> bool:
-    """Whether a folder holds threestudio itself (our repository has it one level down)."""
-    return (folder / "launch.py").is_file() and host_version(folder) is not None
-
-
-def host_version(folder: Path) -> str | None:
-    """The version that ``folder/threestudio`` states, without importing it; None if not there."""
-    source = folder / "threestudio" / "__init__.py"
-    if not source.is_file():
-        return None
-    match = re.search(r"^__version__ = ['\"]([^'\"]+)", source.read_text(), re.MULTILINE)
-    return match[1] if match else "of unknown version"
-
-
 def _checkout(folder: Path) -> Finding:
+    """What is missing for a checkout to run us: links, packages, placeholders."""
     text = f"threestudio {host_version(folder)} in {folder}"
-    linked = folder / "custom" / EXTENSION.name
-    if linked.exists() and linked.resolve() == EXTENSION:
-        return Finding.ok(f"{text}, with this extension in its custom/")
-    return Finding.note(
-        f"{text}; this extension is not in its custom/",
-        f"ln -s '{EXTENSION}' '{folder / 'custom'}/'",
-    )
+    states = {str(link.place.relative_to(folder)): link.state for link in links(folder)}
+    absent = [place for place, state in states.items() if state == "absent"]
+    extension = folder / "custom" / EXTENSION.name
+    if not (extension.exists() and extension.resolve() == EXTENSION):
+        return Finding.note(
+            f"{text}; this extension is not in its custom/", _prepare(folder), links=states
+        )
+    missing = list(packages.missing().values())
+    stand_ins = packages.placeholders_used()
+    if missing or (stand_ins and not packages.placeholders_enabled()):
+        lacks = [*missing, *([] if packages.placeholders_enabled() else stand_ins)]
+        return Finding.note(
+            f"{text}, with this extension in its custom/, does not import in this environment: "
+            f"it lacks {', '.join(lacks)}",
+            _prepare(folder),
+            links=states,
+        )
+    text += ", with this extension in its custom/"
+    if absent:
+        text += f" (without {', '.join(absent)}, which is found in this repository)"
+    if stand_ins:
+        text += f"; placeholders for {', '.join(stand_ins)}"
+    return Finding.ok(text, links=states, placeholders=stand_ins)
+
+
+def _prepare(folder: Path) -> str:
+    return f"./install.sh --threestudio '{folder}'"
