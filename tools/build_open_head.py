@@ -59,7 +59,10 @@ def main() -> None:
     print(f"cut: {cut.blend.shape[0]} vertices, {len(cut.faces)} triangles")
     samples, heads, phenotypes = people(source, cut, args.people, args.seed)
     names, actions = expressions(source, cut)
-    samples[:, part_vertices(cut, "tongue")] += np.array(TONGUE_REST)
+    tongue = part_vertices(cut, "tongue")
+    samples[:, tongue] += np.array(TONGUE_REST)
+    # It was made to come out of the mouth from where it was, not from below.
+    actions[names.index("tongueOut"), tongue] -= np.array(TONGUE_REST)
     samples += open_eyes(names, actions) + enlarge_eyes(source, cut, names, actions)
     mean, components, explained = principal_components(samples, args.components)
     print(f"identity: {args.components} components explain {explained.sum():.4f} of the variance")
