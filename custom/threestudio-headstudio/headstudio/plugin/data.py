@@ -24,6 +24,7 @@ from headstudio.motion import (
     load_motion,
 )
 from headstudio.plugin._common import find_files, resolve_asset
+from headstudio.plugin._randomness import BATCH, own_numbers
 from headstudio.render import Cameras
 from headstudio.render.camera_path import turntable_azimuths
 from threestudio.data.uncond import (
@@ -85,6 +86,8 @@ class PosedCameraDataset(RandomCameraIterableDataset):
         self.sampler = sampler
         self.close_ups = [parse_structured(CloseUpConfig, close_up) for close_up in cfg.close_ups]
         self.step = 0
+        # Once `begin` was called: the seed, the next batch's number, batches in a step.
+        self._clock: tuple[int, int, int] | None = None
         # Nobody here needs rays, which at 1024 px cost more than everything else in a batch: the
         # host is given pictures of one pixel to make them for.
         self.directions_unit_focals = [get_ray_directions(H=1, W=1, focal=1.0)] * len(self.heights)
@@ -94,7 +97,29 @@ class PosedCameraDataset(RandomCameraIterableDataset):
         super().update_step(epoch, global_step, on_load_weights)
         self.step = global_step
 
+    def begin(self, seed: int, batches: int = 0, batches_per_step: int = 1) -> None:
+        """Make every batch follow from its number.
+
+        A loader draws batches before the step that they are for; then the step that was last told
+        of is not theirs, and would not be the same in a run that is gone on with.
+
+        Args:
+            seed: of the run.
+            batches: how many the run has used already.
+            batches_per_step: gradients of how many are accumulated.
+        """
+        self._clock = seed, batches, batches_per_step
+
     def collate(self, batch: Any) -> dict[str, Any]:
+        if self._clock is None:
+            return self._draw(batch)
+        seed, number, batches_per_step = self._clock
+        self._clock = seed, number + 1, batches_per_step
+        self.update_step(0, number // batches_per_step)
+        with own_numbers(seed, BATCH, number):
+            return self._draw(batch)
+
+    def _draw(self, batch: Any) -> dict[str, Any]:
         with self._close_up() as offset:
             batch = super().collate(batch)
         for name in ("rays_o", "rays_d"):

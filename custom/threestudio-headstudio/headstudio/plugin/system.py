@@ -11,8 +11,11 @@ from headstudio.errors import HeadStudioError
 from headstudio.export import export_avatar
 from headstudio.guidance.control_image import control_image
 from headstudio.plugin._common import resolve_asset
+from headstudio.plugin._guard import FiniteGuard, refuse_broken
 from headstudio.plugin._pictures import preview_grid, view_rows
+from headstudio.plugin._randomness import STEP, run_seed, seed_everything
 from headstudio.plugin._regularisers import REGULARISERS, regularisers
+from headstudio.plugin.data import PosedCameraDataset
 from headstudio.plugin.geometry import FlameGaussians
 from headstudio.plugin.guidance import call_guidance
 from headstudio.render.mesh import shade_mesh
@@ -45,6 +48,8 @@ class HeadStudioSystem(BaseLift3DSystem):
         # Schedules of learning rates for C, interpolated exponentially, by the names of
         # optimizer.params.
         learning_rates: dict[str, Any] = field(default_factory=dict)
+        # A step with a value that is not finite is skipped; so many in a row end the run, 0 never.
+        max_skipped_steps: int = 20
         # A picture of what the guidance sees every so many steps; 0 is never.
         preview_interval: int = 0
         # Height of the driving mesh in the corner of the test video, as a part of the whole.
@@ -69,6 +74,10 @@ class HeadStudioSystem(BaseLift3DSystem):
                 f"{self.cfg.geometry_type}."
             )
         self._observation: dict[str, Any] | None = None
+        self._guard = FiniteGuard(self.cfg.max_skipped_steps)
+        # What every random number of the run follows from; see headstudio.plugin._randomness.
+        self._seed = run_seed()
+        self._batches = 0
         self._rows: dict[int, list[dict[str, Any]]] = {}
         self.guidance: Any = None
         if not self.resumed and self.cfg.weights is None:
@@ -98,6 +107,27 @@ class HeadStudioSystem(BaseLift3DSystem):
         super().on_fit_start()
         if self.guidance is None:
             self._make_guidance()
+        refuse_broken(dict(self.named_parameters()))
+        dataset = getattr(getattr(self.trainer, "datamodule", None), "train_dataset", None)
+        if isinstance(dataset, PosedCameraDataset):
+            dataset.begin(self._seed, self._batches, self.trainer.accumulate_grad_batches)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        self._read_guard()  # before the optimiser's state is written
+        checkpoint["headstudio"] = {
+            "seed": self._seed,
+            "batches": self._batches,
+            "skipped": self._guard.skipped,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_load_checkpoint(checkpoint)
+        # Older checkpoints have none of this; their runs go on, with other random numbers.
+        kept = checkpoint.get("headstudio", {})
+        self._seed = kept.get("seed", self._seed)
+        self._batches = kept.get("batches", checkpoint["global_step"])
+        self._guard.skipped = kept.get("skipped", 0)
 
     def _make_guidance(self) -> None:
         """Only for training: testing and exporting an avatar works without the diffusion prior."""
@@ -154,7 +184,10 @@ class HeadStudioSystem(BaseLift3DSystem):
                 threshold=self.cfg.regulariser_threshold,
                 adaptive=self.cfg.regulariser_adaptive,
             )
+            self._guard.watch("the rendered pictures", out["comp_rgb"])
+            self._guard.watch_count("the guidance's gradient", guided.get("n_nonfinite", 0))
             for name, value in terms.items():
+                self._guard.watch(name, value)
                 loss = loss + value * self._weight(name.replace("loss_", "lambda_"))
         self._log(loss, terms, guided, len(out["comp_rgb"]))
         if preview and guided.get("eval"):
@@ -176,6 +209,7 @@ class HeadStudioSystem(BaseLift3DSystem):
         self, loss: Tensor, terms: dict[str, Tensor], guided: dict[str, Any], batch_size: int
     ) -> None:
         values: dict[str, Any] = {"loss": loss, **terms, "n_splats": self.geometry.splats.n}
+        values["n_skipped"] = self._guard.skipped
         for name, value in guided.items():
             if isinstance(value, int | float) or (isinstance(value, Tensor) and value.ndim == 0):
                 values[name] = value
@@ -187,9 +221,29 @@ class HeadStudioSystem(BaseLift3DSystem):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Gathers the image-plane gradients that density control decides by."""
         super().on_before_optimizer_step(optimizer)
+        self._read_guard()
+        self._guard.before_update(optimizer, dict(self.named_parameters()))
         if self._observation is not None:
-            self.geometry.observe(self._observation, loss_scale=self._loss_scale())
+            seen = self._observation
+            # A step that is to be skipped has seen nothing.
+            seen["radii"] = seen["radii"].masked_fill(self._guard.broken, 0)
+            self.geometry.observe(seen, loss_scale=self._loss_scale())
             self._observation = None
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
+    ) -> None:
+        """An update that would leave anything not finite is undone, and counted."""
+        super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
+        self._guard.after_update(optimizer)
+        if self.device.type == "cpu":
+            self._read_guard()  # nothing to wait for
+
+    def _read_guard(self) -> None:
+        """Say what was wrong with the last step, if anything was."""
+        said = self._guard.report()
+        if said is not None:
+            threestudio.warn(f"step {self.true_global_step}: {said}")
 
     def _loss_scale(self) -> float:
         """What a mixed-precision trainer multiplied the gradients of non-parameters by."""
@@ -203,6 +257,8 @@ class HeadStudioSystem(BaseLift3DSystem):
         that is resumed from one must not miss the density control that was due.
         """
         super().on_train_batch_start(batch, batch_idx)
+        seed_everything(self._seed, STEP, self._batches)
+        self._batches += 1
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)  # parse_optimizer makes a single one
         report = self.geometry.control_density(self.true_global_step, optimizer)

@@ -34,11 +34,10 @@ class Link:
 def links(checkout: Path) -> list[Link]:
     """What a checkout needs to run every configuration of this repository by its path here."""
     targets = {f"custom/{EXTENSION.name}": EXTENSION}
-    for folder, names in (("load", ("flame", "prior", "motion")), ("configs", None)):
-        source = paths.REPOSITORY / folder
-        if names is None:
-            names = tuple(sorted(p.name for p in source.glob("*"))) if source.is_dir() else ()
-        targets |= {f"{folder}/{name}": source / name for name in names}
+    for name in ("flame", "prior", "motion"):
+        targets[f"load/{name}"] = paths.REPOSITORY / "load" / name
+    for config in sorted((paths.REPOSITORY / "configs").glob("*")):
+        targets[f"configs/{config.name}"] = config
     wanted = [Link(checkout / place, target) for place, target in targets.items()]
     # An extension that was copied into a checkout is in its place already.
     return [link for link in wanted if link.target.exists() and link.place != link.target]

@@ -77,7 +77,7 @@ def install_optional() -> list[str]:
             "and Zero123 use them. With TORCH_INDEX_URL set to the index torch came from they are "
             "installed."
         ]
-    said = []
+    said: list[str] = []
     for module, requirement in OPTIONAL.items():
         if is_there(module):
             continue
