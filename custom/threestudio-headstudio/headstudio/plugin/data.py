@@ -23,6 +23,7 @@ from headstudio.motion import (
     frame_of,
     load_motion,
 )
+from headstudio.plugin._cameras import aim_again
 from headstudio.plugin._common import find_files, resolve_asset
 from headstudio.plugin._randomness import BATCH, own_numbers
 from headstudio.render import Cameras
@@ -122,6 +123,7 @@ class PosedCameraDataset(RandomCameraIterableDataset):
     def _draw(self, batch: Any) -> dict[str, Any]:
         with self._close_up() as offset:
             batch = super().collate(batch)
+        aim_again(batch, self.cfg.center_perturb, self.cfg.up_perturb)
         for name in ("rays_o", "rays_d"):
             batch.pop(name, None)
         if offset:
