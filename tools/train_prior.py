@@ -6,6 +6,7 @@ On a GPU, in one go or in several calls that each go on where the last one stopp
     python -m tools.train_prior --state /tmp/prior --out load/prior --stop-after-minutes 9
     python -m tools.train_prior --preset smoke          # how fast each phase is, one minute
     python -m tools.train_prior --preset tiny           # every line, in seconds, on a CPU
+    python -m tools.train_prior --start-from load/prior --seed 1 --state /tmp/more --out load/prior
     python -m tools.train_prior --unpack packed/prior_*.tar --out load/prior
 """
 
@@ -61,6 +62,8 @@ def parser() -> argparse.ArgumentParser:
                    help="if that is too early, save only what another goes on from")  # fmt: skip
     p.add_argument("--finish-minutes", type=float, default=0.8, metavar="M",
                    help="part of these kept for sample grids and saving")  # fmt: skip
+    p.add_argument("--start-from", metavar="PRIOR",
+                   help="train a finished prior on, its autoencoder as it is")  # fmt: skip
     p.add_argument("--seed", type=int)
     p.add_argument("--characters", type=int)
     p.add_argument("--compile", choices=("none", "diffusion", "all"))
@@ -81,7 +84,7 @@ def settings_from(options: argparse.Namespace) -> Settings:
     """The preset with what the command line changes."""
     settings = preset(options.preset)
     given: dict[str, object] = {}
-    for name in ("seed", "characters", "compile", "channels_last", "refresh_every"):
+    for name in ("seed", "start_from", "characters", "compile", "channels_last", "refresh_every"):
         if getattr(options, name) is not None:
             given[name] = getattr(options, name)
     for name in ("autoencoder", "diffusion"):

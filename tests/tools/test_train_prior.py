@@ -22,6 +22,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from headstudio.errors import HeadStudioError
@@ -551,6 +552,42 @@ def test_command_line(
     assert train_prior.main(["--unpack", *archives, "--out", str(tmp_path / "copy")]) == 0
     UNet2DConditionModel.from_pretrained(tmp_path / "copy", subfolder="unet")
     assert len(list((tmp_path / "packed").iterdir())) <= 8
+
+
+def test_a_finished_prior_is_trained_on(trained: Path, tmp_path: Path) -> None:
+    """Autoencoder and tokenizer stay; with a learning rate of nothing, so does all the rest."""
+    start = trained / "prior"
+    settings = tiny(start_from=str(start), diffusion=Phase(60.0, 8, 0.0, steps=2))
+    run = Run(settings, torch.device("cpu"), tmp_path / "state", tmp_path / "logs")
+    assert train(run, Discs(), Discs(), tmp_path / "out")
+    for part, file in (
+        ("vae", "diffusion_pytorch_model.safetensors"),
+        ("unet", "diffusion_pytorch_model.safetensors"),
+        ("controlnet", "diffusion_pytorch_model.safetensors"),
+        ("text_encoder", "model.safetensors"),
+    ):
+        before, after = (load_file(f / part / file) for f in (start, tmp_path / "out"))
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[k], after[k]) for k in before), part
+    for name in ("vocab.json", "merges.txt"):
+        assert (tmp_path / "out/tokenizer" / name).read_bytes() == (
+            start / "tokenizer" / name
+        ).read_bytes()
+    assert json.loads((tmp_path / "out/training.json").read_text())["started_from"] == json.loads(
+        (start / "training.json").read_text()
+    )
+
+
+def test_a_prior_of_other_sizes_is_not_gone_on_from(trained: Path, tmp_path: Path) -> None:
+    sizes = replace(tiny().sizes, unet_channels=(16, 48, 48))
+    wrong = tiny(start_from=str(trained / "prior"), sizes=sizes)
+    run = Run(wrong, torch.device("cpu"), tmp_path / "state", tmp_path / "logs")
+    with pytest.raises(HeadStudioError, match="sizes"):
+        train(run, Discs(), Discs(), tmp_path / "out")
+    nowhere = tiny(start_from=str(tmp_path / "nothing"))
+    run = Run(nowhere, torch.device("cpu"), tmp_path / "state2", tmp_path / "logs")
+    with pytest.raises(HeadStudioError, match="to go on from"):
+        train(run, Discs(), Discs(), tmp_path / "out")
 
 
 def test_command_line_says_what_is_wrong(

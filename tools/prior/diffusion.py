@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
@@ -27,6 +28,7 @@ from tools.prior.optimize import WORKING_DTYPE, Learner
 from tools.prior.running import PhaseLoop, Run, compiled
 from tools.prior.sampling import Sampler
 from tools.prior.settings import Settings
+from tools.prior.start import start_denoiser
 from tools.prior.tokenizer import encode
 
 IGNORED = -100  # the class of an attribute that a picture does not have
@@ -145,6 +147,8 @@ class Trainer:
         self.n_classes = [len(v) for v in classes.values()]
         torch.manual_seed(seed_of(self.settings.seed, 20))
         self.working = make_denoiser(self.settings.sizes, tokenizer, self.n_classes)
+        if self.settings.start_from is not None:
+            start_denoiser(Path(self.settings.start_from), self.working)
         if self._uses_compiler and self.settings.channels_last and run.device.type == "cuda":
             for network in (self.working.unet, self.working.controlnet):
                 network.to(memory_format=torch.channels_last)

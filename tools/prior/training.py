@@ -27,6 +27,7 @@ from tools.prior.logs import say, write_curves
 from tools.prior.running import PhaseLoop, Run
 from tools.prior.sampling import Sampler, prompt_grids, truth_grid
 from tools.prior.saving import save_prior
+from tools.prior.start import start_autoencoder, start_tokenizer
 from tools.prior.tokenizer import load_tokenizer, train_tokenizer
 
 # What may differ between a stopped run and the one that takes it up.
@@ -54,7 +55,10 @@ def train(run: Run, source: PictureSource, held_out: PictureSource, out: Path) -
     _check_state(run, classes)
     first = FirstPictures(source, settings)
     tokenizer = _tokenizer(run, first)
-    autoencoder, complete = train_autoencoder(run, first, held_out)
+    if settings.start_from is None:
+        autoencoder, complete = train_autoencoder(run, first, held_out)
+    else:
+        autoencoder, complete = start_autoencoder(Path(settings.start_from), run.device), True
     first.free()
     shown = render_pictures(held_out, settings, SHOWN, min(64, settings.held_out_pictures))
     if not complete or run.out_of_time():
@@ -113,7 +117,10 @@ def _check_state(run: Run, classes: dict[str, list[str]]) -> None:
 def _tokenizer(run: Run, first: FirstPictures) -> CLIPTokenizer:
     """The tokenizer of the state folder, learned from training captions on the first call."""
     folder = run.state / "tokenizer"
-    if not (folder / "special_tokens_map.json").exists():  # the file that is written last
+    missing = not (folder / "special_tokens_map.json").exists()  # the file that is written last
+    if missing and run.settings.start_from is not None:
+        start_tokenizer(Path(run.settings.start_from), folder)
+    elif missing:
         captions = first.get().captions
         train_tokenizer(captions, folder, run.settings.sizes.vocabulary)
         say(f"tokenizer: learned from {len(captions)} captions such as {captions[0]!r}")
@@ -125,8 +132,11 @@ def _tokenizer(run: Run, first: FirstPictures) -> CLIPTokenizer:
 def _about(run: Run, loop: PhaseLoop, figures: dict[str, float]) -> dict[str, Any]:
     """What training.json says: how to make this prior again, and how good it is."""
     settings = asdict(run.settings)
+    start = Path(run.settings.start_from or "") / "training.json"
+    before = {"started_from": json.loads(start.read_text())} if run.settings.start_from else {}
     return {
         "made_by": "tools/train_prior.py",
+        **before,
         "settings": settings,
         "complete": loop.done,
         "diffusion_steps": loop.progress.step,
