@@ -2,6 +2,7 @@
 
     python -m tools.character_sheet --seed 0 --n 12 --out /tmp/characters.png
     python -m tools.character_sheet --every hair_style
+    python -m tools.character_sheet --n 100 --single --across 10 --size 120
 
 Columns: front, three quarters, side, back, and the front again with the mouth open, smiling with
 the eyes shut, and surprised. The captions are printed, one line per row.
@@ -38,6 +39,7 @@ from headstudio.render import Cameras, render  # noqa: E402
 from headstudio.splats import triangle_frames  # noqa: E402
 
 AZIMUTHS = (0.0, 40.0, 90.0, 180.0)
+PORTRAIT_AZIMUTHS = (0.0, 30.0, -20.0, 15.0, -40.0)
 FACES: tuple[tuple[float, dict[str, float]], ...] = (  # jaw angle, actions
     (0.28, {}),
     (0.0, {"mouthSmileLeft": 0.8, "mouthSmileRight": 0.8, "eyeBlinkLeft": 1, "eyeBlinkRight": 1}),
@@ -96,12 +98,29 @@ def pictures(
         yield torch.cat(columns, dim=1)
 
 
+def portraits(
+    head: HeadModel, characters: list[Character], size: int, n_splats: int
+) -> Iterator[Tensor]:
+    """One picture [size, size, 3] of each character, from the front to three quarters in turn."""
+    studio, frame = studio_for(head, n_splats), head.world_frame()
+    for i, character in enumerate(characters):
+        batch = studio.build([character])
+        rest = FlameParams.zeros(1, head.n_shape, head.n_expression).replace(shape=batch.shape)
+        posed = batch.pose(triangle_frames(frame.to_world(head(rest)), head.faces))
+        camera = Cameras.orbit(
+            PORTRAIT_AZIMUTHS[i % len(PORTRAIT_AZIMUTHS)], 4.0, 2.1, 43.0, size, size
+        )
+        camera.c2w[..., 2, 3] += 0.06
+        yield render(*posed, camera, background=torch.tensor(BACKGROUND)).rgb[0, 0]
+
+
 def main(argv: list[str] | None = None) -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--n", type=int, default=12, help="number of characters")
     parser.add_argument("--every", help="show all values of one attribute instead")
+    parser.add_argument("--single", action="store_true", help="one picture of each")
     parser.add_argument("--size", type=int, default=160, help="pixels per picture")
     parser.add_argument("--across", type=int, default=1, help="characters side by side")
     parser.add_argument("--splats", type=int, default=24000)
@@ -112,7 +131,8 @@ def main(argv: list[str] | None = None) -> int:
         head = HeadModel.load(arguments.head or find_asset("flame/open_head.npz"))
         characters = chosen(arguments.seed, arguments.n, arguments.every)
         with torch.no_grad():
-            rows = list(pictures(head, characters, arguments.size, arguments.splats))
+            draw = portraits if arguments.single else pictures
+            rows = list(draw(head, characters, arguments.size, arguments.splats))
     except HeadStudioError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

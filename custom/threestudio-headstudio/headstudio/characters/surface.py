@@ -232,10 +232,12 @@ def _wrinkles(anatomy: Anatomy, points: Array) -> Array:
     top = anatomy.lm(10)[1]
     lines = np.zeros(len(points))
     brow_y = anatomy.lm(105)[1]
-    for k in range(3):
-        level = brow_y + (top - brow_y) * (0.35 + 0.22 * k) + 0.002 * u * np.cos(x / (0.013 * u))
-        line = np.exp(-0.5 * ((y - level) / (0.0011 * u)) ** 2)
-        lines += line * smoothstep(0.042 * u, 0.030 * u, np.abs(x))
+    for k in range(2):
+        level = brow_y + (top - brow_y) * (0.40 + 0.26 * k) + 0.002 * u * np.cos(x / (0.013 * u))
+        level = level - 0.004 * u * (x / (0.03 * u)) ** 2  # down towards the temples
+        line = np.exp(-0.5 * ((y - level) / (0.0017 * u)) ** 2)
+        reach = (0.026 - 0.006 * k) * u  # they fade out, each at a place of its own
+        lines += 0.6 * line * np.exp(-0.5 * (x / reach) ** 4)
     nose_y = anatomy.mouth[1] + 0.022 * u
     for sign in (-1.0, 1.0):
         fold = np.array(
