@@ -6,7 +6,8 @@ import gc
 import math
 import os
 import pickle
-from collections.abc import Callable, Sequence
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -17,6 +18,12 @@ from threestudio.utils.config import config_to_primitive
 from threestudio.utils.errors import UserError
 
 T = TypeVar("T")
+
+UNREADABLE = (
+    *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError),
+    *(AssertionError, OverflowError, MemoryError, pickle.UnpicklingError, zipfile.BadZipFile),
+)
+"""What torch raises for damaged checkpoints."""
 
 # SLURM sets SLURM_PROCID even where it does not start the processes, hence the order.
 RANK_VARIABLES = ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK")
@@ -54,17 +61,55 @@ def load_checkpoint(path: str | Path, map_location: Any = None) -> dict[str, Any
         hint = f"; {path.parent} has {', '.join(beside)}" if beside else ""
         raise UserError(f"the checkpoint {path} does not exist{hint}")
     try:
+        _check_promises(path)
         checkpoint = torch.load(path, map_location=map_location, weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(
-            f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}"
-        ) from error
+    except UNREADABLE as error:
+        reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+        raise UserError(f"{path} cannot be read as a checkpoint: {reason}") from error
     missing = {"state_dict", "epoch", "global_step"} - set(
         checkpoint if isinstance(checkpoint, dict) else ()
     )
     if missing:
         raise UserError(f"{path} is not a checkpoint: it lacks {', '.join(sorted(missing))}")
     return checkpoint
+
+
+def _check_promises(path: Path) -> None:
+    """Whether a checkpoint holds what it says it does, before memory is taken for it.
+
+    Raises:
+        ValueError: if it is no zip file of torch's, which are not compressed, or has tensors that
+            are larger than the file.
+    """
+    size = path.stat().st_size
+    with zipfile.ZipFile(path) as archive:
+        infos = archive.infolist()
+    if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+        raise ValueError("it is compressed, as no checkpoint is")
+    if sum(info.file_size for info in infos) > size:
+        raise ValueError("its parts are larger than itself")
+    # Without data: shapes alone. A tensor may look at numbers that its storage has not, and torch
+    # would make room for them.
+    skeleton = torch.load(path, map_location="meta", weights_only=True)
+    storages: dict[int, int] = {}
+    for tensor in _tensors(skeleton):
+        storage = tensor.untyped_storage()
+        storages[storage._cdata] = storage.nbytes()
+    if sum(storages.values()) > size:
+        raise ValueError("its tensors are larger than the file")
+
+
+def _tensors(value: Any) -> Iterator[torch.Tensor]:
+    """All tensors in nested dictionaries, lists and tuples."""
+    seen: set[int] = set()
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, torch.Tensor):
+            yield item
+        elif isinstance(item, (Mapping, list, tuple, set)) and id(item) not in seen:
+            seen.add(id(item))
+            waiting.extend(item.values() if isinstance(item, Mapping) else item)
 
 
 def load_module_weights(
