@@ -1,6 +1,7 @@
 """``flame-controlnet-guidance``: the diffusion prior's opinion of the rendered pictures."""
 
 import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -182,14 +183,44 @@ def call_guidance(
     batch: dict[str, Any],
     control: tuple[Tensor, Tensor] | None,
     guidance_eval: bool,
+    draw_pose: Callable[[], Tensor] | None = None,
 ) -> dict[str, Any]:
     """Call ours, or any of threestudio's text guidances, which know nothing of a control image.
 
     Args:
         rgb: ``[B, H, W, 3]``; batch: the cameras; control: the image and its weight, or None.
+        draw_pose: shaded pictures ``[B, H, W, 3]`` of the posed head, for a guidance that finds
+            edges or normals in pictures by itself (its argument ``cond_rgb``).
+
+    Raises:
+        HeadStudioError: if nothing was returned that could be learned from.
     """
-    if control is not None:
-        accepted = inspect.signature(guidance.__call__).parameters
-        if "control" in accepted:
+    accepted = inspect.signature(guidance.__call__).parameters
+    if "cond_rgb" in accepted and draw_pose is not None:
+        guided = _view_by_view(guidance, rgb, draw_pose(), prompt_utils)
+    else:
+        if control is not None and "control" in accepted:
             batch = {**batch, "control": control[0], "control_weight": control[1]}
-    return guidance(rgb, prompt_utils, **batch, rgb_as_latents=False, guidance_eval=guidance_eval)
+        guided = guidance(
+            rgb, prompt_utils, **batch, rgb_as_latents=False, guidance_eval=guidance_eval
+        )
+    if not any(name.startswith("loss_") for name in guided):
+        raise HeadStudioError(
+            f"the guidance {type(guidance).__name__} returned no loss, but {', '.join(guided)}. "
+            "stable-diffusion-controlnet-guidance returns one with system.guidance.use_sds=true."
+        )
+    return guided
+
+
+def _view_by_view(
+    guidance: Any, rgb: Tensor, pose: Tensor, prompt_utils: Any
+) -> dict[str, Tensor]:
+    """Call a guidance that takes one picture at a time; the mean of what it returned."""
+    views = [
+        guidance(rgb=one, cond_rgb=drawn, prompt_utils=prompt_utils)
+        for one, drawn in zip(rgb.split(1), pose.split(1), strict=True)
+    ]
+    return {
+        name: torch.stack([torch.as_tensor(view[name]).float() for view in views]).mean(0)
+        for name in views[0]
+    }
