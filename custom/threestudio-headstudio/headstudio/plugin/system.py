@@ -10,6 +10,7 @@ import threestudio
 from headstudio.errors import HeadStudioError
 from headstudio.export import export_avatar
 from headstudio.guidance.control_image import control_image
+from headstudio.plugin._attention_lora import make_guidance
 from headstudio.plugin._common import resolve_asset
 from headstudio.plugin._guard import FiniteGuard, refuse_broken
 from headstudio.plugin._pictures import preview_grid, view_rows
@@ -103,10 +104,14 @@ class HeadStudioSystem(BaseLift3DSystem):
                 f"system.loss has no {', '.join(unknown)}; it has {', '.join(known)}."
             )
 
+    def setup(self, stage: str) -> None:
+        super().setup(stage)
+        # Before a checkpoint is read: a guidance that learns, as VSD's does, has a part in it.
+        if stage == "fit" and self.guidance is None:
+            self._make_guidance()
+
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        if self.guidance is None:
-            self._make_guidance()
         refuse_broken(dict(self.named_parameters()))
         dataset = getattr(getattr(self.trainer, "datamodule", None), "train_dataset", None)
         if isinstance(dataset, PosedCameraDataset):
@@ -123,6 +128,9 @@ class HeadStudioSystem(BaseLift3DSystem):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_load_checkpoint(checkpoint)
+        if self.guidance is None:  # to look at an avatar, what a guidance learned is not needed
+            for name in [n for n in checkpoint["state_dict"] if n.startswith("guidance.")]:
+                del checkpoint["state_dict"][name]
         # Older checkpoints have none of this; their runs go on, with other random numbers.
         kept = checkpoint.get("headstudio", {})
         self._seed = kept.get("seed", self._seed)
@@ -132,12 +140,8 @@ class HeadStudioSystem(BaseLift3DSystem):
     def _make_guidance(self) -> None:
         """Only for training: testing and exporting an avatar works without the diffusion prior."""
         prompt_processor = threestudio.find(self.cfg.prompt_processor_type)
-        cfg = dict(self.cfg.prompt_processor)
-        if "pretrained_model_name_or_path" in cfg:
-            name = str(cfg["pretrained_model_name_or_path"])
-            cfg["pretrained_model_name_or_path"] = resolve_asset(name)
-        self.guidance = threestudio.find(self.cfg.guidance_type)(self.cfg.guidance)
-        self.prompt_processor = prompt_processor(cfg)
+        self.guidance = make_guidance(self.cfg.guidance_type, _with_assets(self.cfg.guidance))
+        self.prompt_processor = prompt_processor(_with_assets(self.cfg.prompt_processor))
         self.prompt_utils = self.prompt_processor()
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -173,6 +177,7 @@ class HeadStudioSystem(BaseLift3DSystem):
             batch,
             control=self._guiding_control(out),
             guidance_eval=preview,
+            draw_pose=lambda: self._driving_mesh(out),
         )
         loss = torch.zeros((), device=self.device)
         terms = {name: value for name, value in guided.items() if name.startswith("loss_")}
@@ -343,3 +348,13 @@ class HeadStudioSystem(BaseLift3DSystem):
     @property
     def _prompt(self) -> str:
         return str(self.cfg.prompt_processor.get("prompt", ""))
+
+
+def _with_assets(cfg: Any) -> dict[str, Any]:
+    """A part's configuration in which models of ours are found from other folders too."""
+    return {
+        key: resolve_asset(value)
+        if str(key).startswith("pretrained_model_name_or_path") and isinstance(value, str)
+        else value
+        for key, value in dict(cfg).items()
+    }
