@@ -4,8 +4,12 @@
     python launch.py --config CONFIG.yaml --train [key=value ...]
     python launch.py --config outputs/.../configs/parsed.yaml --export resume=outputs/.../last.ckpt
 
-Everything in ``custom/`` is loaded first. A mistake in what was typed ends with one sentence and
-status 2.
+Everything in ``custom/`` is loaded first. ``resume=auto`` goes on with the newest run of the same
+name and tag from its newest checkpoint that is whole, or starts one. SIGINT and SIGTERM write a
+checkpoint and say how to go on.
+
+The exit status is 0, or 2 for a mistake in what was typed, 1 for a run that could not go on, and
+128 + N for one that was stopped by signal N.
 """
 
 from __future__ import annotations
@@ -59,20 +63,30 @@ def main(argv: list[str] | None = None) -> int:
         from jaxtyping import install_import_hook
 
         install_import_hook(["threestudio", "headstudio"], "typeguard.typechecked")
-    from threestudio.utils.errors import user_errors
+    from threestudio.utils.errors import RunFailed, user_errors
+    from threestudio.utils.interruption import Interrupted
     from threestudio.utils.launcher import run
 
     try:
         run(args, overrides)
+    except RunFailed as error:
+        return _explained(error, args.verbose, status=1)
     except user_errors() as error:
-        if args.verbose:
-            traceback.print_exc()
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+        return _explained(error, args.verbose, status=2)
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return stop.status
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+def _explained(error: Exception, verbose: bool, status: int) -> int:
+    if verbose:
+        traceback.print_exc()
+    print(f"error: {error}", file=sys.stderr)
+    return status
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from yaml import YAMLError
 
 from threestudio.utils.errors import UserError, nearest
 from threestudio.utils.files import atomic_write
+from threestudio.utils.yaml_files import check_growth, load_yaml
 
 
 def C_max(value: Any) -> float:
@@ -29,15 +30,28 @@ def C_max(value: Any) -> float:
     return max([points[1], *points[2::2]])
 
 
+def _number(value: Any) -> Any:
+    """For the resolvers that calculate: a text times ten billion is no setting."""
+    if isinstance(value, (int, float)) and abs(value) < 1e18:
+        return value
+    raise UserError(f"{str(value)[:40]!r} is no number to calculate with")
+
+
+def _replaced(text: Any, replacement: Any) -> str:
+    if len(str(text)) * max(1, len(str(replacement))) > 1 << 20:
+        raise UserError("a text becomes too long when its spaces are replaced")
+    return str(text).replace(" ", str(replacement))
+
+
 RESOLVERS: dict[str, Callable[..., Any]] = {
     "calc_exp_lr_decay_rate": lambda factor, n: factor ** (1.0 / n),
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "div": lambda a, b: a / b,
-    "idiv": lambda a, b: a // b,
+    "add": lambda a, b: _number(a) + _number(b),
+    "sub": lambda a, b: _number(a) - _number(b),
+    "mul": lambda a, b: _number(a) * _number(b),
+    "div": lambda a, b: _number(a) / _number(b),
+    "idiv": lambda a, b: _number(a) // _number(b),
     "basename": os.path.basename,
-    "rmspace": lambda text, replacement: str(text).replace(" ", replacement),
+    "rmspace": _replaced,
     "tuple2": lambda value: [float(value), float(value)],
     "gt0": lambda value: value > 0,
     "not": lambda value: not value,
@@ -84,12 +98,22 @@ class ExperimentConfig:
     def __post_init__(self) -> None:
         if not self.tag and not self.use_timestamp:
             raise UserError("use_timestamp=false needs a tag: the two name the run's folder")
+        made_here = self.timestamp is None
         if self.timestamp is None:
             # Processes of one run start at different moments and would not agree on the time.
             single = self.use_timestamp and self.n_gpus == 1
             self.timestamp = datetime.now().strftime("@%Y%m%d-%H%M%S") if single else ""
-        self.trial_name = folder_name(str(self.tag)) + self.timestamp
         self.exp_dir = os.path.join(self.exp_root_dir, self.name)
+        self._name_trial()
+        attempt = 2
+        while made_here and self.timestamp and os.path.exists(self.trial_dir):
+            # Another run of the same second.
+            self.timestamp = f"{self.timestamp.partition('_')[0]}_{attempt}"
+            self._name_trial()
+            attempt += 1
+
+    def _name_trial(self) -> None:
+        self.trial_name = folder_name(str(self.tag)) + str(self.timestamp)
         self.trial_dir = os.path.join(self.exp_dir, self.trial_name)
 
 
@@ -142,7 +166,7 @@ def load_config(
     Raises:
         UserError: for a file that cannot be read, an unknown key or a value that is still ``???``.
     """
-    read = OmegaConf.create if from_string else _load_yaml
+    read = OmegaConf.create if from_string else load_yaml
     try:
         overrides = OmegaConf.create({})
         for argument in cli_args:
@@ -153,6 +177,7 @@ def load_config(
         check_keys(ExperimentConfig, cfg)
         for missing in sorted(OmegaConf.missing_keys(cfg)):
             raise UserError(f"{missing} has no default: give it as {missing}=...")
+        check_growth(OmegaConf.to_container(cfg, resolve=False))
         OmegaConf.resolve(cfg)
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
@@ -160,13 +185,6 @@ def load_config(
     except YAMLError as error:
         raise UserError(f"the configuration is not YAML: {error}") from error
     return parse_structured(ExperimentConfig, cfg)
-
-
-def _load_yaml(path: str) -> Any:
-    try:
-        return OmegaConf.load(path)
-    except OSError as error:
-        raise UserError(f"the configuration {path} cannot be read: {error.strerror}") from error
 
 
 def config_to_primitive(config: Any, resolve: bool = True) -> Any:

@@ -17,6 +17,14 @@ class UserError(ValueError):
     __str__ = Exception.__str__  # subclasses that are also KeyErrors would print a repr
 
 
+class RunFailed(RuntimeError):
+    """A run that had begun could not go on: a full disk, a lost GPU, numbers that are not finite.
+
+    The message says what happened and how to go on. The launcher prints it as it is, and ends with
+    status 1.
+    """
+
+
 def nearest(given: str, known: Iterable[str]) -> str:
     """``" (did you mean 'x'?)"`` for the known name most like the given one, or nothing."""
     close = difflib.get_close_matches(given, list(known), n=1, cutoff=0.6)

@@ -9,8 +9,9 @@ import os
 import shutil
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +22,20 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 import threestudio
 from threestudio.utils.callbacks import ConfigSnapshotCallback, CustomProgressBar
-from threestudio.utils.config import (
-    ExperimentConfig,
-    config_to_primitive,
-    load_config,
-    parse_structured,
-)
-from threestudio.utils.errors import UserError, nearest, user_errors
+from threestudio.utils.checkpoints import AtomicCheckpointIO, KeepCheckpoint
+from threestudio.utils.config import ExperimentConfig, config_to_primitive, parse_structured
+from threestudio.utils.errors import RunFailed, UserError, nearest, user_errors
 from threestudio.utils.extensions import load_extensions
+from threestudio.utils.failures import explain
 from threestudio.utils.files import why_not_writable, write_text
+from threestudio.utils.interruption import Interrupted, StopRequest, listening
 from threestudio.utils.misc import get_rank, load_checkpoint
+from threestudio.utils.trials import claimed, how_to_go_on, load_run
 
 CHOSEN_HERE = {"callbacks", "logger", "accelerator", "devices", "inference_mode"}
+# Ours, besides ModelCheckpoint's: it counts steps or minutes, a run may count both.
+BY_TIME = ("every_n_minutes", "train_time_interval")
+DEFAULT_MINUTES = 10.0
 
 
 def run(args: argparse.Namespace, overrides: list[str]) -> None:
@@ -46,10 +49,17 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     Raises:
         UserError: for whatever was typed or configured wrongly. Nothing has been written then,
             unless only the work itself could show the mistake.
+        RunFailed: if the run began and could not go on; its checkpoints are whole.
+        Interrupted: if a signal stopped it.
     """
     quiet(args.verbose)
+    with listening() as request:
+        _run(args, overrides, request)
+
+
+def _run(args: argparse.Namespace, overrides: list[str], request: StopRequest) -> None:
     n_gpus = torch.cuda.device_count()
-    cfg = load_config(args.config, cli_args=overrides, n_gpus=max(1, n_gpus))
+    cfg = load_run(args.config, overrides, must_exist=not args.train, n_gpus=max(1, n_gpus))
     check_trainer_settings(cfg)
     checkpoint = load_checkpoint(cfg.resume, map_location="cpu") if cfg.resume else None
     reason = why_not_writable(cfg.trial_dir)
@@ -62,13 +72,18 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
     datamodule = threestudio.find(cfg.data_type)(cfg.data)
     system = threestudio.find(cfg.system_type)(cfg.system, resumed=cfg.resume is not None)
     system.set_save_dir(os.path.join(cfg.trial_dir, "save"))
-    trainer = make_trainer(args, cfg, system.get_loggers())
+    trainer = make_trainer(args, cfg, system.get_loggers(), request)
     common = {"datamodule": datamodule, "ckpt_path": cfg.resume, "weights_only": True}
     if args.train:
-        with nothing_left_of_a_false_start(trainer, cfg.trial_dir):
+        is_new = not os.path.exists(cfg.trial_dir)
+        with (
+            told_how_to_go_on(trainer, cfg),
+            claimed(cfg.trial_dir, resumed=cfg.resume is not None),
+            nothing_left_of_a_false_start(trainer, cfg.trial_dir, is_new),
+        ):
             record_command(cfg.trial_dir, args)
             trainer.fit(system, **common)
-        trainer.test(system, datamodule=datamodule)
+            trainer.test(system, datamodule=datamodule)
         return
     if checkpoint is None:
         threestudio.warn("No resume=path/to/last.ckpt is given: this is the state before training")
@@ -79,14 +94,34 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
 
 
 @contextmanager
-def nothing_left_of_a_false_start(trainer: pl.Trainer, trial_dir: str) -> Iterator[None]:
-    """Remove a new run's folder if a mistake of the user's ends the run before its first step."""
-    existed = os.path.exists(trial_dir)
+def told_how_to_go_on(trainer: pl.Trainer, cfg: ExperimentConfig) -> Iterator[None]:
+    """Say of whatever ends a run that had begun what is kept of it, and how to go on."""
     try:
         yield
-    except user_errors():
-        if not existed and trainer.global_step == 0:
-            shutil.rmtree(trial_dir)
+    except Interrupted as stop:
+        if os.path.exists(cfg.trial_dir):
+            stop.args = (f"{stop}. {how_to_go_on(cfg.trial_dir, cfg.resume)}",)
+        raise
+    except Exception as error:
+        said = explain(error)
+        if said is None and isinstance(error, user_errors()) and trainer.global_step > 0:
+            said = str(error)
+        if said is None:
+            raise
+        raise RunFailed(f"{said}\n{how_to_go_on(cfg.trial_dir, cfg.resume)}") from error
+
+
+@contextmanager
+def nothing_left_of_a_false_start(
+    trainer: pl.Trainer, trial_dir: str, is_new: bool
+) -> Iterator[None]:
+    """Remove a new run's folder if it ends, by a mistake or a signal, before its first step."""
+    try:
+        yield
+    except BaseException as error:
+        mistaken = isinstance(error, user_errors()) or isinstance(error, Interrupted)
+        if mistaken and is_new and trainer.global_step == 0:
+            shutil.rmtree(trial_dir, ignore_errors=True)
         raise
 
 
@@ -112,6 +147,9 @@ def check_trainer_settings(cfg: ExperimentConfig) -> None:
         ("checkpoint", ModelCheckpoint, {"dirpath"}),
     ):
         known = [*inspect.signature(owner.__init__).parameters][1:]
+        if section == "checkpoint":
+            known += BY_TIME
+            checkpoint_interval(cfg.checkpoint)
         for key in getattr(cfg, section):
             if key in taken:
                 raise UserError(f"{section}.{key} is chosen by the launcher (see --gpu): remove it")
@@ -136,7 +174,32 @@ def check_parts(cfg: ExperimentConfig) -> None:
             parse_structured(config, cfg.system.get(part))
 
 
-def make_trainer(args: argparse.Namespace, cfg: ExperimentConfig, loggers: list[Any]) -> pl.Trainer:
+def checkpoint_interval(checkpoint: Mapping[str, Any]) -> timedelta | None:
+    """How long a run goes on without a checkpoint, by the clock; None for as long as it likes.
+
+    ``every_n_minutes`` is a number, 0 for never; ``train_time_interval`` holds the arguments of a
+    timedelta, such as ``{hours: 1}``.
+    """
+    minutes, interval = (checkpoint.get(key) for key in BY_TIME)
+    if interval is not None:
+        try:
+            return timedelta(**interval)
+        except TypeError as error:
+            raise UserError(
+                "checkpoint.train_time_interval is such as {minutes: 10} or {hours: 1}, not "
+                f"{interval!r}"
+            ) from error
+    minutes = DEFAULT_MINUTES if minutes is None else minutes
+    if isinstance(minutes, bool) or not isinstance(minutes, int | float) or not minutes >= 0:
+        raise UserError(
+            f"checkpoint.every_n_minutes is a number of minutes, 0 for never, not {minutes!r}"
+        )
+    return timedelta(minutes=minutes) if minutes else None
+
+
+def make_trainer(
+    args: argparse.Namespace, cfg: ExperimentConfig, loggers: list[Any], request: StopRequest
+) -> pl.Trainer:
     """The trainer, on the GPUs that are visible or else on the CPU."""
     trial = cfg.trial_dir
     settings = {"enable_model_summary": args.verbose, **config_to_primitive(cfg.trainer)}
@@ -146,6 +209,11 @@ def make_trainer(args: argparse.Namespace, cfg: ExperimentConfig, loggers: list[
         settings.setdefault("deterministic", "warn")
     # last.ckpt is the last one, also of a run that is gone on with: never last-v1.ckpt.
     checkpointing = {"enable_version_counter": False, **config_to_primitive(cfg.checkpoint)}
+    every = checkpoint_interval(cfg.checkpoint)
+    for key in BY_TIME:
+        checkpointing.pop(key, None)
+    writer = AtomicCheckpointIO()
+    settings["plugins"] = [*(settings.get("plugins") or []), writer]
     callbacks: list[pl.Callback] = []
     if settings.get("enable_progress_bar", True):
         # A bar in a log file is a line for each time it moves.
@@ -153,6 +221,7 @@ def make_trainer(args: argparse.Namespace, cfg: ExperimentConfig, loggers: list[
     if args.train:
         callbacks += [
             ModelCheckpoint(os.path.join(trial, "ckpts"), **checkpointing),
+            KeepCheckpoint(os.path.join(trial, "ckpts"), writer, every, request),
             LearningRateMonitor(logging_interval="step"),
             ConfigSnapshotCallback(args.config, cfg, os.path.join(trial, "configs")),
         ]
@@ -169,7 +238,9 @@ def make_trainer(args: argparse.Namespace, cfg: ExperimentConfig, loggers: list[
 
 
 def record_command(trial_dir: str, args: argparse.Namespace) -> None:
-    """Write down how the run was started."""
+    """Write down how the run was started, and each time that it was gone on with."""
     if get_rank() == 0:
+        path = Path(trial_dir) / "cmd.txt"
+        before = path.read_text(encoding="utf-8") if path.is_file() else ""
         command = "python " + " ".join(sys.argv)
-        write_text(Path(trial_dir) / "cmd.txt", f"{command}\n{args}\n")
+        write_text(path, f"{before}{command}\n{args}\n")
