@@ -119,7 +119,7 @@ def nothing_left_of_a_false_start(
     try:
         yield
     except BaseException as error:
-        mistaken = isinstance(error, user_errors()) or isinstance(error, Interrupted)
+        mistaken = isinstance(error, (Interrupted, *user_errors()))
         if mistaken and is_new and trainer.global_step == 0:
             shutil.rmtree(trial_dir, ignore_errors=True)
         raise

@@ -112,7 +112,7 @@ class HeadStudioSystem(BaseLift3DSystem):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
-        refuse_broken(dict(self.named_parameters()))
+        refuse_broken(self._learned())
         dataset = getattr(getattr(self.trainer, "datamodule", None), "train_dataset", None)
         if isinstance(dataset, PosedCameraDataset):
             dataset.begin(self._seed, self._batches, self.trainer.accumulate_grad_batches)
@@ -227,7 +227,7 @@ class HeadStudioSystem(BaseLift3DSystem):
         """Gathers the image-plane gradients that density control decides by."""
         super().on_before_optimizer_step(optimizer)
         self._read_guard()
-        self._guard.before_update(optimizer, dict(self.named_parameters()))
+        self._guard.before_update(optimizer, self._learned())
         if self._observation is not None:
             seen = self._observation
             # A step that is to be skipped has seen nothing.
@@ -243,6 +243,9 @@ class HeadStudioSystem(BaseLift3DSystem):
         self._guard.after_update(optimizer)
         if self.device.type == "cpu":
             self._read_guard()  # nothing to wait for
+
+    def _learned(self) -> dict[str, torch.nn.Parameter]:
+        return {name: p for name, p in self.named_parameters() if p.requires_grad}
 
     def _read_guard(self) -> None:
         """Say what was wrong with the last step, if anything was."""
