@@ -15,7 +15,7 @@ from headstudio.flame.landmarks import (
     LandmarkEmbedding,
     embedding_from_arrays,
 )
-from headstudio.flame.npz import read_npz, require_file
+from headstudio.flame.npz import as_texts, read_npz, require_file
 from headstudio.flame.pickles import read_flame_pickle
 
 N_SHAPE, N_EXPRESSION = 300, 100
@@ -95,7 +95,9 @@ def head_from_entries(entries: Mapping[str, np.ndarray], path: Path) -> HeadArra
             f"{', '.join(REQUIRED)}."
         )
     n_vertices, n_faces = _check_shapes(entries, path)
-    name = str(entries["name"]) if "name" in entries else path.stem
+    if entries["f"].dtype.kind not in "iu":
+        raise HeadStudioError(f"{path}: f holds {entries['f'].dtype}; expected vertex numbers.")
+    name = _text(entries, "name", path) if "name" in entries else path.stem
     if "name" not in entries and n_vertices == FLAME_VERTICES:
         name = f"FLAME {path.stem}"
     head = HeadArrays(
@@ -106,7 +108,7 @@ def head_from_entries(entries: Mapping[str, np.ndarray], path: Path) -> HeadArra
         J_regressor=_floats(entries, "J_regressor", path),
         weights=_floats(entries, "weights", path),
         name=name,
-        licence=str(entries.get("licence", "")),
+        licence=_text(entries, "licence", path) if "licence" in entries else "",
         expression_names=_names(entries, "expression_names", path),
         shape_names=_names(entries, "shape_names", path),
         region_names=_names(entries, "region_names", path),
@@ -161,6 +163,8 @@ def _check_values(head: HeadArrays, kintree: np.ndarray, path: Path) -> None:
             f"{path}: f names vertices {head.faces.min()} to {head.faces.max()}; there are "
             f"{len(head.v_template)}."
         )
+    if kintree.dtype.kind not in "iuf" or not np.isfinite(kintree).all():
+        raise HeadStudioError(f"{path}: kintree_table holds {kintree.dtype}; expected integers.")
     parents = [int(parent) for parent in kintree[0]]
     if parents[0] == 2**32 - 1:  # -1 in the unsigned integers of the published files
         parents[0] = -1
@@ -196,7 +200,18 @@ def _names(entries: Mapping[str, np.ndarray], key: str, path: Path) -> list[str]
         raise HeadStudioError(
             f"{path}: {key} is {array.dtype} {list(array.shape)}; expected a list of texts."
         )
-    return [str(name) for name in array]
+    try:
+        return as_texts(array)
+    except ValueError as error:
+        raise HeadStudioError(f"{path}: {key} is damaged: {error}.") from error
+
+
+def _text(entries: Mapping[str, np.ndarray], key: str, path: Path) -> str:
+    """A single text, such as the head's name."""
+    array = entries[key]
+    if array.shape != ():
+        raise HeadStudioError(f"{path}: {key} is {array.dtype} {list(array.shape)}; expected text.")
+    return _names({key: array.reshape(1)}, key, path)[0]
 
 
 def _regions(region: np.ndarray, head: HeadArrays, path: Path) -> np.ndarray:

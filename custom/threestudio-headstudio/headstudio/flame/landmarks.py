@@ -52,13 +52,18 @@ def embedding_from_arrays(
         )
     if index.dtype.kind not in "iu" or face.dtype.kind not in "iu":
         raise HeadStudioError(f"{source}: landmark and triangle numbers must be integers.")
+    if barycentric.dtype.kind not in "fiu":
+        raise HeadStudioError(f"{source}: barycentric coordinates must be numbers.")
     if count and not (index.min() >= 0 and index.max() < N_MEDIAPIPE):
         raise HeadStudioError(f"{source}: MediaPipe landmarks are numbered 0 to {N_MEDIAPIPE - 1}.")
     if np.unique(index).size != count:
         raise HeadStudioError(f"{source}: a MediaPipe landmark is embedded twice.")
     if count and not (face.min() >= 0 and face.max() < n_faces):
         raise HeadStudioError(f"{source}: a landmark lies on a triangle the head does not have.")
-    if not np.allclose(barycentric.sum(-1), 1.0, atol=1e-3):
+    with np.errstate(all="ignore"):  # what is no number does not sum to 1
+        total = barycentric.astype(np.float64).sum(-1)
+    # Far outside of its triangle a landmark is no place on the head, whatever its weights sum to.
+    if not np.allclose(total, 1.0, atol=1e-3) or np.abs(barycentric).max(initial=0) > 10:
         raise HeadStudioError(f"{source}: barycentric coordinates must sum to 1.")
     return LandmarkEmbedding(
         torch.from_numpy(index.astype(np.int64)),

@@ -4,10 +4,12 @@ is taken."""
 from __future__ import annotations
 
 import math
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -16,6 +18,9 @@ from headstudio.errors import HeadStudioError
 MAX_BYTES = 1 << 30
 """Largest sum of array sizes that is read from one file (a FLAME model takes 55 MB)."""
 
+ALLOWANCE = 64 << 20
+"""Bytes that a file may expand to however small it is; see `largest`."""
+
 ZIP_DAMAGE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -23,9 +28,22 @@ ZIP_DAMAGE = (
     OSError,
     ValueError,
     KeyError,
+    OverflowError,  # a size or a time that no integer of the machine holds
     RuntimeError,  # zipfile's word for an encrypted member; includes NotImplementedError
 )
 """What reading a damaged zip file of arrays raises."""
+
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_KINDS = "biufcUS"
+
+
+def largest(file_size: int, max_bytes: int) -> int:
+    """How many bytes the content of a compressed file may take.
+
+    Ten times the file and 64 MiB, at most ``max_bytes``: numbers hardly compress, and what expands
+    a thousandfold was made to fill somebody's memory.
+    """
+    return min(max_bytes, 10 * file_size + ALLOWANCE)
 
 
 def require_file(path: str | Path, what: str) -> Path:
@@ -75,12 +93,17 @@ def read_npz(
             ]
             members = [(info, name) for info, name in members if names is None or name in names]
             total = sum(info.file_size for info, _ in members)
-            if total > max_bytes:
+            limit = largest(path.stat().st_size, max_bytes)
+            if total > limit:
                 raise HeadStudioError(
                     f"{path} claims {total / 2**20:.0f} MiB of arrays; at most "
-                    f"{max_bytes / 2**20:.0f} MiB are read. It is not {what}."
+                    f"{limit / 2**20:.0f} MiB are read from a file of its size. It is not {what}."
                 )
             for info, name in members:
+                if info.compress_type not in _METHODS:
+                    raise ValueError(
+                        f"array {name!r} is compressed in a way that .npz files are not"
+                    )
                 _check_header(archive, info, name, path, what)
                 with archive.open(info) as stream:
                     arrays[name] = np.lib.format.read_array(stream, allow_pickle=False)
@@ -99,21 +122,63 @@ def _check_header(
 ) -> None:
     """Refuse an array whose header is not a plain numeric array filling its zip member exactly."""
     with archive.open(info) as stream:
-        version = np.lib.format.read_magic(stream)
-        if version == (1, 0):
-            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
-        elif version == (2, 0):
-            shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
-        else:
-            raise ValueError(f"array {name!r} has .npy version {version}")
+        shape, dtype = array_header(stream)
         start = stream.tell()
     if dtype.hasobject:
         raise HeadStudioError(
             f"{path}: array {name!r} holds Python objects, which can run code when they are read; "
             f"{what} holds plain numbers and text. Save it again without objects."
         )
-    if start + math.prod(shape) * dtype.itemsize != info.file_size:
+    check_sizes(shape, dtype, info.file_size - start, f"array {name!r}")
+
+
+def array_header(stream: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type that the header of a ``.npy`` file announces; reads up to its end.
+
+    Raises:
+        ValueError: a header that is damaged, or none. numpy's parser raises a dozen other things.
+    """
+    version = np.lib.format.read_magic(stream)
+    if version not in ((1, 0), (2, 0)):
+        raise ValueError(f".npy version {version} is not known")
+    try:
+        if version == (1, 0):
+            shape, _, dtype = np.lib.format.read_array_header_1_0(stream)
+        else:
+            shape, _, dtype = np.lib.format.read_array_header_2_0(stream)
+    except (
+        *(TypeError, KeyError, OverflowError, SyntaxError, tokenize.TokenError),
+        *(MemoryError, RecursionError, AttributeError, IndexError),
+    ) as error:
+        raise ValueError(f"its header is damaged ({type(error).__name__})") from error
+    return shape, dtype
+
+
+def check_sizes(shape: tuple[int, ...], dtype: np.dtype, n_bytes: int, what: str) -> None:
+    """Whether a header's promise is kept by the bytes behind it.
+
+    Raises:
+        ValueError: elements of no size or no plain kind, sizes that numpy cannot hold, or another
+            number of bytes.
+    """
+    if dtype.kind not in _KINDS or dtype.itemsize == 0:
+        raise ValueError(f"{what} has elements of type {dtype.str!r}")
+    plain = all(type(n) is int and 0 <= n < 2**62 for n in shape)
+    if not plain or len(shape) > 32 or math.prod(shape) * dtype.itemsize != n_bytes:
         raise ValueError(
-            f"array {name!r} announces shape {shape} of {dtype} but its data has "
-            f"{info.file_size - start} bytes"
+            f"{what}: {str(list(shape))[:80]} of {dtype} are announced, {n_bytes} bytes are there"
         )
+
+
+def as_texts(array: np.ndarray) -> list[str]:
+    """The texts of an array of kind U, as a flat list.
+
+    Raises:
+        ValueError: code points that do not exist, which Python's own conversion stumbles over.
+    """
+    points = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    order = array.dtype.str[0] if array.dtype.str[0] in "<>" else "<"
+    codes = points.view(f"{order}u4")
+    if codes.size and (codes.max() > 0x10FFFF or ((codes >= 0xD800) & (codes < 0xE000)).any()):
+        raise ValueError("a text has characters that do not exist")
+    return [str(text) for text in array.reshape(-1)]

@@ -8,6 +8,7 @@ refused by name. The arrays are rebuilt from the records afterwards, with checke
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from io import BytesIO
 from pathlib import Path
@@ -20,6 +21,7 @@ from headstudio.errors import HeadStudioError
 from headstudio.flame.npz import MAX_BYTES, require_file
 from headstudio.flame.records import (
     DAMAGE,
+    MAX_LISTED,
     NUMPY_KINDS,
     RecordUnpickler,
     checked_shape,
@@ -85,7 +87,7 @@ def read_flame_pickle(path: str | Path, wanted: Iterable[str]) -> dict[str, np.n
         if key in root:
             try:
                 arrays[key] = _array(root[key])
-            except (TypeError, ValueError, LookupError, AttributeError) as error:
+            except DAMAGE as error:
                 raise HeadStudioError(
                     f"{path}: entry {key!r} is not an array this reader knows ({error}). Take the "
                     "model as published at https://flame.is.tue.mpg.de."
@@ -115,6 +117,8 @@ def _array(value: Any, depth: int = 4) -> np.ndarray:
 def _dense(kind: str, state: dict[str, Any], depth: int) -> np.ndarray:
     """A scipy sparse matrix, as an array; the dense size is checked first."""
     shape = checked_shape(state["_shape"] if "_shape" in state else state["shape"])
+    if math.prod(shape) > MAX_LISTED:
+        raise ValueError(f"a sparse matrix of shape {shape}")
     data = _array(state["data"], depth - 1)
     if kind == "coo":
         if "coords" in state:

@@ -20,6 +20,9 @@ import numpy as np
 from headstudio.errors import HeadStudioError
 from headstudio.flame.npz import MAX_BYTES
 
+MAX_LISTED = 1 << 23
+"""Numbers in nested lists, and in what a few bytes stand for, that are made into one array."""
+
 Global = tuple[str, str]
 """Module and name of what a pickle asks for."""
 
@@ -216,7 +219,7 @@ def checked_shape(shape: Any, size: int | None = None) -> tuple[int, ...]:
 def _affordable(value: Any) -> None:
     """Refuse nested lists of more numbers than are read: a few lists that hold each other many
     times over are billions of them."""
-    if _count(value, {}, 0) > MAX_BYTES // 8:
+    if _count(value, {}, 0) > MAX_LISTED:
         raise ValueError("a list of more numbers than are read")
 
 

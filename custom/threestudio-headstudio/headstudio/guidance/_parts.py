@@ -7,6 +7,7 @@ checked before anything heavy is read.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ _CONFIG_FILES = {
     "controlnet": ("config.json",),
     "scheduler": ("scheduler_config.json",),
 }
+_SHARD = re.compile(r"\w[\w.-]{0,150}\.safetensors", re.ASCII)
+"""What a file of weights may be called: never a path that leads out of the folder."""
+_MAX_INDEX = 1 << 26
 _WEIGHTED = ("text_encoder", "vae", "unet", "controlnet")
 
 
@@ -116,6 +120,9 @@ def _what_is_missing(part: str, folder: Path) -> str | None:
         return None
     for index in sorted(folder.glob("*.safetensors.index.json")):
         shards = sorted(set(_shards(index)))
+        outside = [shard for shard in shards if not _SHARD.fullmatch(shard)]
+        if outside:
+            return f"{part}: {index} names {outside[0][:80]!r}, which is no .safetensors file beside it"
         absent = [shard for shard in shards if not (folder / shard).is_file()]
         if absent:
             return f"{part}: {folder} lacks {', '.join(absent)}, which {index.name} speaks of"
@@ -128,8 +135,13 @@ def _what_is_missing(part: str, folder: Path) -> str | None:
 
 def _shards(index: Path) -> list[str]:
     try:
-        return list(json.loads(index.read_text())["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        if index.stat().st_size > _MAX_INDEX:
+            raise ValueError("too large")
+        shards = list(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        if not all(isinstance(shard, str) for shard in shards):
+            raise TypeError("a file name that is no text")
+        return shards
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise HeadStudioError(
             f"{index} is damaged: expected JSON with a 'weight_map'. Copy the folder again."
         ) from error

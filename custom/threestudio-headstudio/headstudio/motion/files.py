@@ -11,12 +11,16 @@ import torch
 
 from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams, read_npz
+from headstudio.flame.npz import as_texts
 from headstudio.motion.motion import Motion
 from headstudio.paths import atomic_write
 
 N_SHAPE, N_EXPRESSION = 300, 100
 MAX_BYTES = 1 << 28
 """Largest motion that is read, uncompressed: 45 minutes of every parameter at 60 fps."""
+
+LARGEST = 1e9
+"""Of all numbers in a motion; what is beyond it is a tracker's failure or damage."""
 
 _PARAMETERS = tuple(field.name for field in dataclasses.fields(FlameParams))
 KEYS = (*_PARAMETERS, "fps", "name", "expression_names")
@@ -38,10 +42,18 @@ def load_motion(path: str | Path) -> Motion:
     arrays = read_npz(path, "a motion file (.npz)", max_bytes=MAX_BYTES)
     _check_keys(arrays, path)
     fps = arrays.pop("fps")
-    if fps.size != 1 or fps.dtype.kind not in "fiu" or not 0 < float(fps.reshape(())) < np.inf:
-        raise HeadStudioError(f"{path}: fps is {fps.tolist()}; expected one positive number.")
-    name = _text(arrays.pop("name", np.array(path.stem)), "name", path, 0).item()
-    names = _text(arrays.pop("expression_names", np.zeros(0, "U1")), "expression_names", path, 1)
+    if fps.size != 1 or fps.dtype.kind not in "fiu":
+        shown = fps.tolist() if fps.dtype.kind in "fiu" else fps.dtype
+        if fps.dtype.kind == "U":
+            shown = ", ".join(_text(fps, "fps", path, fps.ndim))
+        raise HeadStudioError(f"{path}: fps is {str(shown)[:40]}; expected one positive number.")
+    if not 1e-3 <= float(fps.reshape(())) <= 1e5:
+        raise HeadStudioError(
+            f"{path}: fps is {str(fps.tolist())[:40]}; expected one positive number."
+        )
+    (name,) = _text(arrays.pop("name"), "name", path, 0) if "name" in arrays else (path.stem,)
+    given = arrays.pop("expression_names", np.zeros(0, "U1"))
+    names = _text(given, "expression_names", path, 1)
     _check_arrays(arrays, path)
     n_expression = arrays["expression"].shape[1] if "expression" in arrays else N_EXPRESSION
     if len(names) > n_expression:
@@ -59,7 +71,7 @@ def load_motion(path: str | Path) -> Motion:
     }
     params = FlameParams(**tensors)
     assert params.batch_size == frames
-    return Motion(params, float(fps.reshape(())), name, names.tolist())
+    return Motion(params, float(fps.reshape(())), name, names)
 
 
 def save_motion(path: str | Path, motion: Motion) -> None:
@@ -125,12 +137,18 @@ def _check_arrays(arrays: dict[str, np.ndarray], path: Path) -> None:
             )
         if array.dtype.kind not in "fiu":
             raise HeadStudioError(f"{path}: {key} holds {array.dtype}; expected numbers.")
-        if not np.isfinite(array).all():
-            bad = int(np.argwhere(~np.isfinite(array))[0][0])
-            raise HeadStudioError(f"{path}: {key} is not finite in frame {bad}.")
+        usable = np.abs(array) <= LARGEST  # what is no number is not, either
+        if not usable.all():
+            bad = int(np.argwhere(~usable)[0][0])
+            raise HeadStudioError(
+                f"{path}: {key} is not finite in frame {bad}, or larger than any motion."
+            )
 
 
-def _text(array: np.ndarray, key: str, path: Path, ndim: int) -> np.ndarray:
+def _text(array: np.ndarray, key: str, path: Path, ndim: int) -> list[str]:
     if array.dtype.kind != "U" or array.ndim != ndim:
         raise HeadStudioError(f"{path}: {key} is {array.dtype} {list(array.shape)}; expected text.")
-    return array
+    try:
+        return as_texts(array)
+    except ValueError as error:
+        raise HeadStudioError(f"{path}: {key} is damaged: {error}.") from error

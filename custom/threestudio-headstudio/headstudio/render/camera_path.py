@@ -54,6 +54,7 @@ class View:
         return [self.azimuth, self.elevation, self.distance, self.fov, *self.target]
 
 
+_MAX_BYTES = 1 << 24
 _NAMES = tuple(field.name for field in fields(View))
 
 
@@ -114,11 +115,19 @@ def load_camera_path(path: str | Path, default: View) -> CameraPath:
             that a camera cannot have, or times that do not grow.
     """
     path = Path(path)
+    if not path.is_file():  # nor a device, which never ends
+        raise HeadStudioError(f"cannot read the camera file {path}: there is no such file.")
     try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise HeadStudioError(
+                f"{path} has {path.stat().st_size / 2**20:.1f} MiB; key frames take a few kB."
+            )
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise HeadStudioError(f"cannot read the camera file {path}: {error.strerror}.") from error
-    except ValueError as error:
+    except HeadStudioError:
+        raise
+    except (ValueError, RecursionError) as error:
         raise HeadStudioError(f"{path} is not a JSON file: {error}.") from error
     frames = data.get("keyframes") if isinstance(data, dict) else data
     if not isinstance(frames, list) or not frames:
@@ -161,7 +170,7 @@ def _key_frame(frame: Any, where: str, default: View) -> tuple[float, View]:
 def _numbers(value: Any, count: int, where: str, key: str) -> tuple[float, ...]:
     numbers: Sequence[Any] = value if isinstance(value, list) else []
     good = [x for x in numbers if isinstance(x, int | float) and not isinstance(x, bool)]
-    if len(numbers) != count or len(good) != count or not all(math.isfinite(x) for x in good):
+    if len(numbers) != count or len(good) != count or not all(abs(x) < 1e9 for x in good):
         shown = value[0] if count == 1 and isinstance(value, list) else value
         wanted = "a number" if count == 1 else f"{count} numbers"
         raise HeadStudioError(f"{where}: {key} is {shown!r}; expected {wanted}.")

@@ -158,15 +158,18 @@ def load_avatar(path: str | Path, head: HeadModel) -> Avatar:
     means, quats, scales = unpose_geometry(
         world.means, world.quats, world.scales, world.face, frames
     )
+    splats = Splats(
+        means=means.float(),
+        quats=quats.float(),
+        scales=scales.float(),
+        opacities=world.opacities.float(),
+        colors=world.colors.float(),
+        face=world.face,
+    )
+    # Numbers that are finite, and too large to be a head's, are no longer so here.
+    _check_values(path, splats, shape, head, exactly=True)
     return Avatar(
-        splats=Splats(
-            means=means.float(),
-            quats=quats.float(),
-            scales=scales.float(),
-            opacities=world.opacities.float(),
-            colors=world.colors.float(),
-            face=world.face,
-        ),
+        splats=splats,
         shape=shape.to(head.faces.device),
         prompt=notes.pop("prompt"),
         extent=extent,
@@ -217,8 +220,8 @@ def _parse_notes(path: str | Path, comments: list[str]) -> dict[str, Any]:
         if not isinstance(notes.get(key), kind):
             raise HeadStudioError(f"{path} is damaged: its comment {key!r} is missing or wrong.")
     extent: Any = notes.get("extent")
-    if type(extent) not in (int, float) or not 0 < extent < math.inf:
-        raise HeadStudioError(f"{path} is damaged: its extent is {extent!r}, not a length.")
+    if type(extent) not in (int, float) or not 1e-6 < extent < 1e6:
+        raise HeadStudioError(f"{path} is damaged: its extent is {str(extent)[:40]}, not a length.")
     return notes
 
 

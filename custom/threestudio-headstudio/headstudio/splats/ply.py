@@ -7,6 +7,7 @@ has neither, so that its exact size is known before anything is taken from it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from headstudio.paths import atomic_write
 
 _MAX_HEADER = 2**20
 _END = b"end_header\n"
+_COUNT = re.compile(r"\d{1,18}", re.ASCII)
 _TYPES = {
     "char": "i1", "int8": "i1", "uchar": "u1", "uint8": "u1",
     "short": "<i2", "int16": "<i2", "ushort": "<u2", "uint16": "<u2",
@@ -61,6 +63,8 @@ def read_ply(path: str | Path) -> tuple[dict[str, np.ndarray], list[str]]:
             longer than its header says.
     """
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise HeadStudioError(f"{path} is not a file; expected an avatar (.ply).")
     try:
         with path.open("rb") as file:
             head = file.read(_MAX_HEADER)
@@ -97,7 +101,7 @@ def _parse_header(path: Path, header: bytes) -> tuple[list[_Element], list[str]]
         words = rest.split()
         if keyword == "comment":
             comments.append(rest)
-        elif keyword == "element" and len(words) == 2 and words[1].isdecimal():
+        elif keyword == "element" and len(words) == 2 and _COUNT.fullmatch(words[1]):
             elements.append(_Element(words[0], int(words[1])))
         elif keyword == "property" and len(words) == 2 and words[0] in _TYPES and elements:
             elements[-1].properties.append((words[1], _TYPES[words[0]]))

@@ -20,6 +20,7 @@ _BY_LOWER = {name.lower(): name for name in ARKIT_NAMES}
 _JOINTS = ("Head", "LeftEye", "RightEye")
 ANGLES = tuple(f"{joint}{angle}" for joint in _JOINTS for angle in ("Yaw", "Pitch", "Roll"))
 """Live Link Face's nine angles."""
+_ANGLES_OF = {joint: [name for name in ANGLES if name.startswith(joint)] for joint in _JOINTS}
 
 
 def action(name: str) -> str | None:
@@ -57,7 +58,14 @@ def curve_motion(
             f"{path}: {top[1]} goes up to {top[0]:g}; expected 0 to 1. If these are percentages, "
             "divide them by 100."
         )
-    angles = angles or {}
+    zero = np.zeros(len(next(iter(curves.values()))))
+    # A joint of which one angle was recorded has not turned about the other axes.
+    angles = {
+        name: angles.get(name, zero)
+        for joint in _JOINTS
+        for name in _ANGLES_OF[joint]
+        if angles and any(part in angles for part in _ANGLES_OF[joint])
+    }
     if any(np.any(angles.get(f"Head{angle}", 0) != 0) for angle in ("Yaw", "Pitch", "Roll")):
         neck_pose = _turn(angles, "Head")
     motion = from_arkit(curves, fps, ARKIT_NAMES, neck_pose, name=path.stem)

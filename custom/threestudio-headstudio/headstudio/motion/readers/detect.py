@@ -198,4 +198,7 @@ def _code(folder: Path) -> dict[str, Any]:
 def _natural(name: Any) -> list[Any]:
     """A key that sorts frame 10 behind frame 9."""
     parts = re.split(r"(\d+)", str(name))
-    return [(part.isdigit(), int(part) if part.isdigit() else part) for part in parts]
+    return [
+        (True, int(part)) if part.isdecimal() and len(part) < 20 else (False, part)
+        for part in parts
+    ]

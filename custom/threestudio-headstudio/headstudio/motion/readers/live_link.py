@@ -11,8 +11,11 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import re
-from collections.abc import Sequence
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +31,12 @@ ASSUMED = Rate(60.0, "assumed")
 
 _WHOLE_RATES = (*CLOCKS, 10, 12, 15, 20)
 _VIDEO_RATES = (24000 / 1001, 30000 / 1001, 60000 / 1001)
-_TIMECODE = re.compile(r"(\d+)[:;](\d+)[:;](\d+)[:;](\d+(?:\.\d+)?)")
+_TIMECODE = re.compile(r"(\d{1,9})[:;](\d{1,9})[:;](\d{1,9})[:;](\d{1,9}(?:\.\d{1,20})?)", re.ASCII)
 _SECONDS = ("timestamp", "time", "seconds", "timestamp_s")
 _MILLISECONDS = ("timestamp_ms", "time_ms", "milliseconds")
 _ANGLES = {name.lower(): name for name in ANGLES}
 _DAY = 86400.0
+_MAX_COLUMNS = 10_000
 
 
 def recognises(text: str) -> bool:
@@ -44,22 +48,31 @@ def recognises(text: str) -> bool:
 def read(text: str, path: Path, fps: float | None) -> Recording:
     """A recording of a file's text."""
     header, rows = _table(text, path)
+    clock = _clock_column(header)
     columns: dict[str, int] = {}
     for number, cell in enumerate(header):
         known = action(cell) or _ANGLES.get(cell.lower())
         if known is not None and columns.setdefault(known, number) != number:
             raise HeadStudioError(f"{path}: the header has {cell!r} twice.")
     places = list(columns.values())
-    tracked = [number for number, row in enumerate(rows) if _has_values(row, places)]
+    # Row by row: as texts, the cells of a long take would be ten times the file.
+    tracked, cells, untracked = array("d"), [], 0
+    for number, row in enumerate(rows, 2):
+        if _has_values(row, places):
+            tracked.extend(_values(row, places, header, number, path))
+            cells.append(row[clock.column] if clock and clock.column < len(row) else "")
+        else:
+            untracked += 1
     if not tracked:
-        raise HeadStudioError(f"{path} has no row with values; was a face in the picture?")
-    values = np.array([_values(rows[n], places, header, n + 2, path) for n in tracked])
+        why = "; was a face in the picture?" if untracked else ", so that it holds no frames."
+        raise HeadStudioError(f"{path} has no row with values{why}")
+    values = np.array(tracked).reshape(-1, len(places))
     notes = []
-    if len(tracked) < len(rows):
-        notes.append(f"{len(rows) - len(tracked)} rows without a face were filled in")
+    if untracked:
+        notes.append(f"{untracked} rows without a face were filled in")
 
-    timecodes = "timecode" in [cell.lower() for cell in header]
-    times, found = _times([rows[n] for n in tracked], header, path)
+    timecodes = clock is not None and clock.unit is None
+    times, found = _times(cells, clock, path)
     chosen = rate(fps, found)
     if times is not None:
         # A clock that was stated to be another runs through the same frames.
@@ -77,23 +90,37 @@ def read(text: str, path: Path, fps: float | None) -> Recording:
     return Recording(motion, name, chosen.origin, notes + missing)
 
 
-def _table(text: str, path: Path) -> tuple[list[str], list[list[str]]]:
+def _table(text: str, path: Path) -> tuple[list[str], Iterator[list[str]]]:
+    """The cells of the header, and of one row after another."""
+    table = _rows(text, path)
+    header = [cell.strip() for cell in next(table, [])]
+    first = next(table, None)
+    if first is None:
+        raise HeadStudioError(f"{path} has a header and no frames; the recording is empty.")
+    if len(header) > _MAX_COLUMNS:
+        raise HeadStudioError(f"{path} has {len(header)} columns; a face has a hundred at most.")
+
+    def checked() -> Iterator[list[str]]:
+        for number, row in enumerate(itertools.chain([first], table), 2):
+            if len(row) > len(header):
+                raise HeadStudioError(
+                    f"{path}: row {number} has {len(row)} cells, the header {len(header)}; the "
+                    "file is damaged. Export it again."
+                )
+            yield row
+
+    return header, checked()
+
+
+def _rows(text: str, path: Path) -> Iterator[list[str]]:
     try:
-        table = [row for row in csv.reader(io.StringIO(text.lstrip("\ufeff"))) if row]
+        for row in csv.reader(io.StringIO(text.lstrip("\ufeff"))):
+            if row:
+                yield row
     except csv.Error as error:
         raise HeadStudioError(
             f"{path} cannot be read as .csv ({error}); export it again."
         ) from error
-    if len(table) < 2:
-        raise HeadStudioError(f"{path} has a header and no frames; the recording is empty.")
-    header = [cell.strip() for cell in table[0]]
-    for number, row in enumerate(table[1:], 2):
-        if len(row) > len(header):
-            raise HeadStudioError(
-                f"{path}: row {number} has {len(row)} cells, the header {len(header)}; the file is "
-                "damaged. Export it again."
-            )
-    return header, table[1:]
 
 
 def _has_values(row: Sequence[str], places: Sequence[int]) -> bool:
@@ -110,7 +137,7 @@ def _values(
             value = float(cell or "0")
         except ValueError:
             value = np.nan
-        if not np.isfinite(value):
+        if not abs(value) < 1e9:
             raise HeadStudioError(
                 f"{path}: row {number} has {cell[:40]!r} as {header[place]}; expected a number. "
                 "Export it again, with a dot as decimal mark."
@@ -119,20 +146,33 @@ def _values(
     return values
 
 
-def _times(
-    rows: Sequence[Sequence[str]], header: Sequence[str], path: Path
-) -> tuple[np.ndarray | None, Rate]:
-    """Seconds of each row, where the file has them, and the frame rate."""
+@dataclass(frozen=True)
+class _Clock:
+    """The column that has the times."""
+
+    column: int
+    unit: float | None
+    """Of its numbers, in seconds; None for timecodes."""
+
+
+def _clock_column(header: Sequence[str]) -> _Clock | None:
     place = {cell.lower(): number for number, cell in reversed(list(enumerate(header)))}
-    if "timecode" in place:
-        return _from_timecodes([row[place["timecode"]] for row in rows], path)
-    for names, unit in ((_SECONDS, 1.0), (_MILLISECONDS, 1e-3)):
+    for names, unit in ((("timecode",), None), (_SECONDS, 1.0), (_MILLISECONDS, 1e-3)):
         for name in names:
             if name in place:
-                column = place[name]
-                cells = [row[column] if column < len(row) else "" for row in rows]
-                return from_seconds(_seconds(cells, path) * unit, path)
-    return None, ASSUMED
+                return _Clock(place[name], unit)
+    return None
+
+
+def _times(
+    cells: Sequence[str], clock: _Clock | None, path: Path
+) -> tuple[np.ndarray | None, Rate]:
+    """Seconds of each row, where the file has them, and the frame rate."""
+    if clock is None:
+        return None, ASSUMED
+    if clock.unit is None:
+        return _from_timecodes(cells, path)
+    return from_seconds(_seconds(cells, path) * clock.unit, path)
 
 
 def _seconds(cells: Sequence[str], path: Path) -> np.ndarray:
@@ -140,7 +180,7 @@ def _seconds(cells: Sequence[str], path: Path) -> np.ndarray:
         seconds = np.array([float(cell) for cell in cells])
     except ValueError as error:
         raise HeadStudioError(f"{path}: a time is no number ({error}); export it again.") from error
-    if not np.isfinite(seconds).all():
+    if not (np.abs(seconds) < 1e15).all():
         raise HeadStudioError(f"{path}: a time is not finite; export it again.")
     return seconds
 
@@ -154,14 +194,14 @@ def from_seconds(times: np.ndarray, path: Path) -> tuple[np.ndarray | None, Rate
     if len(times) < 2:
         return None, ASSUMED
     steps = np.diff(times)
-    if np.median(steps) <= 0:
+    duration = float(times[-1] - times[0])
+    if np.median(steps) <= 0 or duration <= 0:
         raise HeadStudioError(
             f"{path}: its times do not increase ({times[0]:g}, {times[1]:g} …). Remove that "
             "column and give the frame rate by --fps."
         )
     # Timestamps are rounded, to milliseconds as a rule, so one step says little and all say more.
     frames = np.maximum(np.round(steps / np.median(steps)), 1).sum()
-    duration = float(times[-1] - times[0])
     fps = float(frames) / duration
     tolerance = fps * (2e-4 + 1e-3 / duration)
     for rates in (_WHOLE_RATES, _VIDEO_RATES):

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from headstudio.errors import HeadStudioError
+from headstudio.flame.npz import largest
 from headstudio.motion.files import MAX_BYTES
 
 _HEADER = 128
@@ -37,17 +38,20 @@ def read_mat(path: Path, wanted: Container[str]) -> tuple[dict[str, np.ndarray],
     content = path.read_bytes()
     arrays: dict[str, np.ndarray] = {}
     names: set[str] = set()
+    limit, taken = largest(len(content), MAX_BYTES), 0
     try:
         order = {b"IM": "<", b"MI": ">"}[content[126:128]]
         for kind, data in _elements(content[_HEADER:], order):
             if kind == _COMPRESSED:
-                ((kind, data),) = _elements(_inflate(data), order)
+                inflated = _inflate(data, limit - taken)
+                taken += len(inflated)
+                ((kind, data),) = _elements(inflated, order)
             if kind == _MATRIX:
                 name, array = _matrix(data, order, wanted)
                 names.add(name)
                 if array is not None:
                     arrays[name] = array
-    except (ValueError, LookupError, struct.error, zlib.error) as error:
+    except (ValueError, LookupError, struct.error, zlib.error, StopIteration) as error:
         raise HeadStudioError(
             f"{path} cannot be read as .mat ({error}). It is damaged or cut off; get it again."
         ) from error
@@ -73,11 +77,11 @@ def _elements(content: bytes, order: str) -> Iterator[tuple[int, bytes]]:
         )
 
 
-def _inflate(data: bytes) -> bytes:
+def _inflate(data: bytes, limit: int) -> bytes:
     stream = zlib.decompressobj()
-    content = stream.decompress(data, MAX_BYTES)
+    content = stream.decompress(data, max(limit, 1))
     if stream.unconsumed_tail:
-        raise ValueError(f"more than {MAX_BYTES / 2**20:.0f} MiB are compressed in it")
+        raise ValueError(f"more than {limit / 2**20:.0f} MiB are compressed in it")
     return content
 
 

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from headstudio.errors import HeadStudioError
+from headstudio.flame.npz import ALLOWANCE
 from headstudio.motion.readers.curves import action, curve_motion
 from headstudio.motion.readers.live_link import from_seconds
-from headstudio.motion.readers.recording import Rate, Recording, on_grid, rate
+from headstudio.motion.readers.recording import MAX_FRAMES, Rate, Recording, on_grid, rate
 from headstudio.motion.rotations import to_rotvec
 
 NAME = "MediaPipe blendshapes"
@@ -89,6 +90,10 @@ def _parse(text: str, path: Path) -> Any:
         raise ValueError(f"{word} stands for no score")
 
     try:
+        # What Python makes of brackets and commas is many times as large as they are.
+        cost = 100 * text.count("{") + 64 * text.count("[") + 32 * text.count(",")
+        if cost > 10 * len(text) + ALLOWANCE:
+            raise ValueError(f"{cost / 2**20:.0f} MiB of empty lists and the like")
         return json.loads(text, parse_constant=refuse)
     except (ValueError, RecursionError) as error:
         raise HeadStudioError(
@@ -97,8 +102,10 @@ def _parse(text: str, path: Path) -> Any:
 
 
 def _stated(value: Any, path: Path) -> Rate:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < 1e4:
-        raise HeadStudioError(f"{path}: its frame rate is {value!r}; expected a number such as 30.")
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 1e-3 <= value < 1e4:
+        raise HeadStudioError(
+            f"{path}: its frame rate is {str(value)[:40]}; expected a number such as 30."
+        )
     return Rate(float(value), "the file")
 
 
@@ -111,6 +118,8 @@ def _frames(root: Any, path: Path) -> list[Any]:
             if len(set(lengths.values())) > 1:
                 raise HeadStudioError(f"{path}: its columns have different lengths: {lengths}.")
             count = next(iter(lengths.values()))
+            if count > MAX_FRAMES:
+                raise HeadStudioError(f"{path} has {count} frames; at most {MAX_FRAMES} are read.")
             return [{name: value[i] for name, value in columns.items()} for i in range(count)]
         for key in _LISTS:
             if isinstance(root.get(key), list):
@@ -186,10 +195,10 @@ def _rotation(frame: Any, path: Path) -> np.ndarray | None:
         return None
     try:
         matrix = np.asarray(found, np.float64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         matrix = np.zeros(0)
     matrix = matrix[0] if matrix.ndim == 3 and len(matrix) else matrix
-    if matrix.size != 16 or not np.isfinite(matrix).all():
+    if matrix.size != 16 or not (np.abs(matrix) < 1e9).all():
         raise HeadStudioError(f"{path}: a face's transformation matrix is not 4 by 4 numbers.")
     matrix = matrix.reshape(4, 4)
     if np.abs(matrix[3, :3]).max() > np.abs(matrix[:3, 3]).max():
@@ -208,8 +217,10 @@ def _times(frames: list[Any], found: Rate, path: Path) -> tuple[np.ndarray | Non
         values = [frame.get(key) if isinstance(frame, dict) else None for frame in frames]
         if not all(isinstance(value, (int, float)) for value in values) or len(values) < 2:
             continue
+        if not all(abs(value) < 1e18 for value in values):
+            raise HeadStudioError(f"{path}: {key} is no time in some frame; save the file again.")
         times = np.array(values, np.float64)
-        if not np.isfinite(times).all() or (np.diff(times) <= 0).any():
+        if (np.diff(times) <= 0).any():
             row = int(np.flatnonzero(~(np.diff(times) > 0))[0]) + 1
             raise HeadStudioError(
                 f"{path}: {key} does not increase at frame {row}; are these two recordings in one "

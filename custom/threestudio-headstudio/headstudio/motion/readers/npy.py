@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 
 import numpy as np
 
 from headstudio.errors import HeadStudioError
+from headstudio.flame.npz import array_header, check_sizes
 from headstudio.motion.files import MAX_BYTES
 
 
@@ -23,23 +23,16 @@ def read_npy(path: Path) -> tuple[np.ndarray | None, int]:
             f"{path} has {size / 2**20:.0f} MiB; at most {MAX_BYTES / 2**20:.0f} MiB are read. Cut "
             "it into pieces."
         )
-    readers = {
-        (1, 0): np.lib.format.read_array_header_1_0,
-        (2, 0): np.lib.format.read_array_header_2_0,
-    }
     try:
         with path.open("rb") as stream:
-            shape, _, dtype = readers[np.lib.format.read_magic(stream)](stream)
+            shape, dtype = array_header(stream)
             start = stream.tell()
             if dtype.hasobject:
                 return None, start
-            if start + math.prod(shape) * dtype.itemsize != size:
-                raise ValueError(
-                    f"{list(shape)} of {dtype} are announced, {size - start} bytes are there"
-                )
+            check_sizes(shape, dtype, size - start, "the array")
             stream.seek(0)
             return np.lib.format.read_array(stream, allow_pickle=False), start
-    except (ValueError, KeyError, EOFError, OSError, SyntaxError) as error:
+    except (ValueError, EOFError, OSError) as error:
         raise HeadStudioError(
             f"{path} cannot be read as .npy ({error}). It is damaged or cut off; get it again."
         ) from error

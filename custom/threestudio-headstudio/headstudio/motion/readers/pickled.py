@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 
 from headstudio.errors import HeadStudioError
-from headstudio.flame.npz import ZIP_DAMAGE
+from headstudio.flame.npz import ZIP_DAMAGE, largest
 from headstudio.flame.records import (
     DAMAGE,
+    MAX_LISTED,
     NUMPY_KINDS,
     Record,
     RecordUnpickler,
@@ -156,8 +157,10 @@ def _load_zip(content: bytes) -> Any:
     """``torch.save`` as zip: ``<name>/data.pkl`` and the storages ``<name>/data/<key>``."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         total = sum(info.file_size for info in archive.infolist())
-        if total > MAX_BYTES:
+        if total > largest(len(content), MAX_BYTES):
             raise ValueError(f"{total / 2**20:.0f} MiB are announced")
+        if any(info.compress_type not in (0, zipfile.ZIP_DEFLATED) for info in archive.infolist()):
+            raise ValueError("a zip file that is compressed as torch's are not")
         names = [name for name in archive.namelist() if name.endswith("/data.pkl")]
         if len(names) != 1:
             raise ValueError("a zip file without exactly one data.pkl")
@@ -174,8 +177,11 @@ def mapping(value: Any) -> dict[Any, Any] | None:
     if isinstance(value, dict):
         return value
     if isinstance(value, Record) and value.kind == "ordereddict":
-        pairs = value.args[0] if value.args else []
-        return {**{pair[0]: pair[1] for pair in pairs}, **dict(value.items)}
+        try:
+            pairs = value.args[0] if value.args else []
+            return {**{pair[0]: pair[1] for pair in pairs}, **dict(value.items)}
+        except (TypeError, LookupError):  # pairs that are none, or keys that cannot be
+            return None
     return None
 
 
@@ -184,7 +190,7 @@ def sequence(value: Any) -> list[Any] | None:
     if isinstance(value, (list, tuple)):
         return list(value)
     if isinstance(value, Record) and value.kind == "array" and isinstance(value.state, tuple):
-        data = value.state[4]
+        data = value.state[4] if len(value.state) == 5 else None
         return list(data) if isinstance(data, list) else None
     return None
 
@@ -213,7 +219,8 @@ def _tensor(args: tuple[Any, ...]) -> np.ndarray:
     stored, offset, size, stride = args[:4]
     storage = _storage(stored)
     size, stride, offset = checked_shape(size), tuple(int(n) for n in stride), int(offset)
-    if math.prod(size) * storage.itemsize > MAX_BYTES:
+    # Strides of 0 let a tensor repeat a number: some do so, none a million times over.
+    if math.prod(size) > max(storage.size, MAX_LISTED):
         raise ValueError(f"a tensor of shape {size}")
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if math.prod(size) == 0:
@@ -255,8 +262,12 @@ def _numbers(raw: bytes, dtype: str) -> np.ndarray:
 
 
 def fields(value: Mapping[Any, Any]) -> dict[str, Any]:
-    """A dictionary's entries under text keys; Python 2's byte keys are decoded."""
+    """A dictionary's entries under text keys; Python 2's byte keys are decoded.
+
+    Keys that are neither texts nor numbers name nothing that is asked for, and are left out.
+    """
     return {
         key.decode("latin1") if isinstance(key, bytes) else str(key): entry
         for key, entry in value.items()
+        if isinstance(key, (str, bytes)) or (isinstance(key, int) and abs(key) < 1 << 64)
     }

@@ -12,6 +12,7 @@ import torch
 
 from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams
+from headstudio.flame.npz import ZIP_DAMAGE
 from headstudio.flame.records import DAMAGE
 from headstudio.motion.files import N_EXPRESSION, N_SHAPE
 from headstudio.motion.motion import FLAME_NAMES, Motion
@@ -20,8 +21,9 @@ from headstudio.motion.rotations import to_rotvec
 
 LARGEST = 1e9
 """Numbers beyond it, and what is no number, are taken for a tracker's failure."""
-MAX_FRAMES = 1_000_000
-"""More than four hours at 60 frames a second; a file that has more is not what it says."""
+MAX_FRAMES = 200_000
+"""Nearly an hour at 60 frames a second. A frame takes 1.7 kB however few numbers a file has of it,
+so that a small file could ask for much memory."""
 
 
 @dataclass
@@ -52,8 +54,13 @@ def rate(stated: float | None, found: Rate) -> Rate:
         HeadStudioError: a stated rate that is not positive.
     """
     if stated is None:
+        if not 1e-3 <= found.fps <= 1e5:
+            raise HeadStudioError(
+                f"the file's times make {found.fps:g} frames a second, which nobody records; give "
+                "the frame rate by --fps."
+            )
         return found
-    if not 0 < stated < float("inf"):
+    if not 1e-3 <= stated <= 1e5:
         raise HeadStudioError(f"fps is {stated}; expected a positive number, such as 25.")
     return Rate(float(stated), "stated")
 
@@ -66,14 +73,19 @@ def numbers(fields: Mapping[str, Any], key: str, path: Path) -> np.ndarray:
     """
     try:
         array = pickled.array(fields[key])
-    except DAMAGE as error:
+    except (*DAMAGE, *ZIP_DAMAGE) as error:
         raise HeadStudioError(
             f"{path}: {key!r} is not an array of numbers ({error}). Save it as a numpy array."
         ) from error
     if array.dtype.kind not in "fiub":
         raise HeadStudioError(f"{path}: {key!r} holds {array.dtype}; expected numbers.")
+    if array.ndim and array.shape[0] > MAX_FRAMES:
+        raise HeadStudioError(
+            f"{path}: {key!r} has {array.shape[0]} frames; at most {MAX_FRAMES} are read."
+        )
     array = array.astype(np.float64)
-    usable = np.abs(array) < LARGEST
+    # In place of np.abs(array) < LARGEST, which takes the array's memory once more.
+    usable = (array < LARGEST) & (array > -LARGEST)
     if not usable.all():
         frame = int(np.argwhere(~usable)[0][0]) if array.ndim else 0
         raise HeadStudioError(
@@ -189,9 +201,15 @@ def on_grid(times: np.ndarray, columns: np.ndarray, fps: float) -> tuple[np.ndar
     Raises:
         HeadStudioError: times that span more frames than are read.
     """
+    span = (times[-1] - times[0]) * fps
+    if not span < MAX_FRAMES:
+        raise HeadStudioError(f"the times span {span:.12g} frames; at most {MAX_FRAMES} are read.")
+    if span > 60 * len(times) + 20_000:
+        raise HeadStudioError(
+            f"{len(times)} frames were recorded in the time of {span:.0f}; are these two "
+            "recordings in one file? Split it."
+        )
     place = np.round((times - times[0]) * fps).astype(np.int64)
-    if place[-1] >= MAX_FRAMES:
-        raise HeadStudioError(f"the times span {place[-1]} frames; at most {MAX_FRAMES} are read.")
     if np.array_equal(place, np.arange(len(times))):
         return columns, 0
     wanted = times[0] + np.arange(place[-1] + 1) / fps
