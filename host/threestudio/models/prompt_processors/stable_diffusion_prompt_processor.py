@@ -77,9 +77,7 @@ class StableDiffusionPromptProcessor(PromptProcessor):
             )
         variant = None if names & {*WEIGHTS} else "fp16"
         try:
-            tokenizer = AutoTokenizer.from_pretrained(
-                folder / "tokenizer", trust_remote_code=False
-            )
+            tokenizer = AutoTokenizer.from_pretrained(folder / "tokenizer", trust_remote_code=False)
             encoder: Any = CLIPTextModel.from_pretrained(
                 folder / "text_encoder", use_safetensors=True, variant=variant
             )
