@@ -38,6 +38,9 @@ COMMANDS = {
     "motion": Command(
         "headstudio.app.motion", "look at motions of other tools, and turn them into our own"
     ),
+    "bench": Command(
+        "headstudio.app.bench", "train avatars whose right answer is known, and compare"
+    ),
     "doctor": Command(
         "headstudio.app.doctor", "what is installed, which device is used, what is missing"
     ),

@@ -1,0 +1,132 @@
+"""Which pixels of a character show its skin, its hair, its lips …
+
+A splat belongs to the region whose attribute decides its colour. That is found by trying: the
+character is built with two options of an attribute, and what changes by (nearly) the difference of
+the two colours is the attribute's. So paint is not skin, a golden crown is not hair, and stubble,
+half beard and half skin, is neither.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from headstudio.characters import ATTRIBUTES, Character, CharacterStudio, option
+from headstudio.errors import HeadStudioError
+
+#: The attribute that colours a region.
+COLOUR_OF = {
+    "skin": "skin",
+    "hair": "hair_color",
+    "lips": "lips",
+    "eyes": "eyes",
+    "brows": "brow_color",
+    "beard": "beard_color",
+}
+#: Parts whose colour no word decides, as CharacterStudio.masks names them.
+PARTS = ("eye_white", "pupil", "mouth", "teeth", "tongue")
+LABELS = ("other", *COLOUR_OF, *PARTS)
+
+# Two options whose colours differ much and that mean nothing else ("white" eyes have no pupils).
+_PROBES = dict.fromkeys(COLOUR_OF, ("black", "white")) | {"eyes": ("red", "green")}
+_RESPONSE = 0.4  # of the colours' difference; shading and shadows take up to a half of it
+_SHARE = 0.6  # of a pixel that has to be of one label
+_COVERED = 0.9  # opacity that a labelled pixel has at least
+
+
+def label(name: str) -> int:
+    """The number of a label."""
+    return LABELS.index(name)
+
+
+def label_splats(studio: CharacterStudio, character: Character) -> Tensor:
+    """The label of each splat of a character, ``[N]`` int64, indices into :data:`LABELS`.
+
+    N counts the splats that the character uses, as ``SplatBatch.splats`` leaves them.
+    """
+    probed = [
+        replace(character, **{COLOUR_OF[region]: name})
+        for region, names in _PROBES.items()
+        for name in names
+    ]
+    batch = studio.build(probed)
+    # [regions, N]: the change of colour along the difference of the two options.
+    pairs = batch.rgb.unflatten(0, (-1, 2))
+    change = pairs[:, 1] - pairs[:, 0]
+    expected = torch.stack(
+        [_rgb(region, two) - _rgb(region, one) for region, (one, two) in _PROBES.items()]
+    ).to(change)
+    response = (change * expected[:, None]).sum(-1) / (expected**2).sum(-1, keepdim=True)
+
+    labels = torch.zeros(response.shape[1], dtype=torch.int64, device=response.device)
+    names = list(_PROBES)
+    strongest, which = response.max(0)
+    numbers = torch.tensor([label(name) for name in names], device=labels.device)
+    labels = torch.where(strongest >= _RESPONSE, numbers[which], labels)
+    # Natural lips follow the skin, and are lips all the same.
+    lips = response[names.index("lips")] >= _RESPONSE
+    labels[lips] = label("lips")
+
+    surface = len(studio.masks["skin"])  # the surface's splats come first
+    for part in PARTS:  # the pupil after the white it lies on
+        inside = studio.masks[part] > 0.5
+        if part == "eye_white":
+            inside = inside & (studio.masks["iris"] < 0.1)
+        labels[:surface][inside] = label(part)
+    return labels[batch.opacities[0] > 0]
+
+
+def _rgb(region: str, name: str) -> Tensor:
+    rgb = option(COLOUR_OF[region], name).rgb
+    assert rgb is not None, (region, name)
+    return torch.tensor(rgb)
+
+
+def one_hot(labels: Tensor) -> Tensor:
+    """``[N, len(LABELS)]`` for the renderer to blend."""
+    return torch.nn.functional.one_hot(labels, len(LABELS)).float()
+
+
+def label_pixels(shares: Tensor, alpha: Tensor) -> Tensor:
+    """Blended one-hot labels to labels.
+
+    Args:
+        shares: ``[..., len(LABELS)]`` as rendered from :func:`one_hot`.
+        alpha: ``[..., 1]``.
+
+    Returns:
+        ``[...]`` int64; 0 ("other") where nothing covers the pixel or no label has most of it.
+    """
+    most, which = shares.max(-1)
+    sure = (most >= _SHARE) & (alpha[..., 0] >= _COVERED)
+    return torch.where(sure, which, torch.zeros_like(which))
+
+
+def named_options(region: str) -> list[str]:
+    """The names of the colours a region can have, in the order of the attribute's table."""
+    return [o.name for o in ATTRIBUTES[COLOUR_OF[region]] if o.rgb is not None]
+
+
+def check_named(named: Mapping[str, str], character: Character) -> None:
+    """Check that colours said of a character are its own.
+
+    Raises:
+        HeadStudioError: an unknown region, or a colour that the character does not have.
+    """
+    for region, name in named.items():
+        if region not in COLOUR_OF:
+            raise HeadStudioError(
+                f"{region!r} is no region with a named colour; there are {', '.join(COLOUR_OF)}."
+            )
+        own = getattr(character, COLOUR_OF[region])
+        if own != name:
+            raise HeadStudioError(
+                f"{region} is said to be {name!r}, but the character's is {own!r}."
+            )
+        if name not in named_options(region):
+            raise HeadStudioError(
+                f"{region} {name!r} is no colour; there are {', '.join(named_options(region))}."
+            )
