@@ -14,6 +14,7 @@ from headstudio.plugin._attention_lora import make_guidance
 from headstudio.plugin._common import resolve_asset
 from headstudio.plugin._guard import FiniteGuard, refuse_broken
 from headstudio.plugin._pictures import preview_grid, view_rows
+from headstudio.plugin._prompts import with_fitting_prompts
 from headstudio.plugin._randomness import STEP, run_seed, seed_everything
 from headstudio.plugin._regularisers import REGULARISERS, regularisers
 from headstudio.plugin.data import PosedCameraDataset
@@ -141,7 +142,10 @@ class HeadStudioSystem(BaseLift3DSystem):
         """Only for training: testing and exporting an avatar works without the diffusion prior."""
         prompt_processor = threestudio.find(self.cfg.prompt_processor_type)
         self.guidance = make_guidance(self.cfg.guidance_type, _with_assets(self.cfg.guidance))
-        self.prompt_processor = prompt_processor(_with_assets(self.cfg.prompt_processor))
+        prompts = _with_assets(self.cfg.prompt_processor)
+        if self.cfg.prompt_processor_type == "stable-diffusion-prompt-processor":
+            prompts = with_fitting_prompts(prompts)
+        self.prompt_processor = prompt_processor(prompts)
         self.prompt_utils = self.prompt_processor()
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Any]:
