@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,15 +43,19 @@ def label(name: str) -> int:
     return LABELS.index(name)
 
 
+def recoloured(character: Character, region: str, name: str) -> Character:
+    """The same character with another option of the attribute that colours a region."""
+    changes: dict[str, Any] = {COLOUR_OF[region]: name}
+    return replace(character, **changes)
+
+
 def label_splats(studio: CharacterStudio, character: Character) -> Tensor:
     """The label of each splat of a character, ``[N]`` int64, indices into :data:`LABELS`.
 
     N counts the splats that the character uses, as ``SplatBatch.splats`` leaves them.
     """
     probed = [
-        replace(character, **{COLOUR_OF[region]: name})
-        for region, names in _PROBES.items()
-        for name in names
+        recoloured(character, region, name) for region, names in _PROBES.items() for name in names
     ]
     batch = studio.build(probed)
     # [regions, N]: the change of colour along the difference of the two options.

@@ -11,12 +11,12 @@ from torch import Tensor
 from headstudio.characters import Character, CharacterStudio
 from headstudio.evaluation.openings import Interior
 from headstudio.evaluation.regions import (
-    COLOUR_OF,
     label,
     label_pixels,
     label_splats,
     named_options,
     one_hot,
+    recoloured,
 )
 from headstudio.evaluation.stage import JAW, NEUTRAL, Figure, Stage, bench_poses, world_of
 from headstudio.splats import rgb_to_sh
@@ -53,7 +53,7 @@ def show_truth(
 
     Args:
         character: who.
-        regions: those whose colours are to be named, from :data:`COLOUR_OF`.
+        regions: those whose colours are to be named, from ``regions.COLOUR_OF``.
         studio: of the head.
         stage: the cameras.
     """
@@ -118,7 +118,7 @@ def _palette(
     palette: dict[str, Tensor] = {}
     for start in range(0, len(names), _OPTIONS_AT_ONCE):
         some = names[start : start + _OPTIONS_AT_ONCE]
-        batch = studio.build([replace(character, **{COLOUR_OF[region]: name}) for name in some])
+        batch = studio.build([recoloured(character, region, name) for name in some])
         used = batch.opacities[0] > 0
         splats = replace(batch.splats(0), colors=rgb_to_sh(batch.rgb[0][used]))
         figure = Figure(splats, batch.shape[0], studio.head, world_of(studio.head))
