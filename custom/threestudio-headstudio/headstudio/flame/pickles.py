@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import sparse
 
 from headstudio.errors import HeadStudioError
 from headstudio.flame.npz import MAX_BYTES, require_file
@@ -115,19 +114,38 @@ def _array(value: Any, depth: int = 4) -> np.ndarray:
 
 
 def _dense(kind: str, state: dict[str, Any], depth: int) -> np.ndarray:
-    """A scipy sparse matrix, as an array; the dense size is checked first."""
+    """A scipy sparse matrix, as an array; the dense size is checked first.
+
+    Not by scipy, whose compiled code writes outside of the array where indices and their types do
+    not fit, whatever its own check of the format says.
+    """
     shape = checked_shape(state["_shape"] if "_shape" in state else state["shape"])
-    if math.prod(shape) > MAX_LISTED:
+    if len(shape) != 2 or math.prod(shape) > MAX_LISTED:
         raise ValueError(f"a sparse matrix of shape {shape}")
     data = _array(state["data"], depth - 1)
     if kind == "coo":
-        if "coords" in state:
-            row, column = (_array(index, depth - 1) for index in state["coords"])
-        else:
-            row, column = _array(state["row"], depth - 1), _array(state["col"], depth - 1)
-        return sparse.coo_matrix((data, (row, column)), shape=shape).toarray()
-    container = sparse.csc_matrix if kind == "csc" else sparse.csr_matrix
-    indices, indptr = (_array(state[name], depth - 1) for name in ("indices", "indptr"))
-    matrix = container((data, indices, indptr), shape=shape)
-    matrix.check_format(full_check=True)
-    return matrix.toarray()
+        names = state["coords"] if "coords" in state else (state["row"], state["col"])
+        row, column = (_indices(_array(index, depth - 1)) for index in names)
+    else:
+        minor = _indices(_array(state["indices"], depth - 1))
+        ends = _indices(_array(state["indptr"], depth - 1))
+        major = shape[1] if kind == "csc" else shape[0]
+        counts = np.diff(ends)
+        if ends.size != major + 1 or ends[0] != 0 or (counts < 0).any() or ends[-1] != minor.size:
+            raise ValueError("a sparse matrix whose parts do not fit")
+        numbers = np.repeat(np.arange(major), counts)
+        row, column = (minor, numbers) if kind == "csc" else (numbers, minor)
+    if not data.shape == row.shape == column.shape:
+        raise ValueError("a sparse matrix whose parts do not fit")
+    for index, size in ((row, shape[0]), (column, shape[1])):
+        if index.size and not (index.min() >= 0 and index.max() < size):
+            raise ValueError(f"a sparse matrix with entries outside of its shape {shape}")
+    dense = np.zeros(shape, data.dtype)
+    np.add.at(dense, (row, column), data)
+    return dense
+
+
+def _indices(array: np.ndarray) -> np.ndarray:
+    if array.ndim != 1 or array.dtype.kind not in "iu":
+        raise ValueError(f"indices of a sparse matrix that are {array.dtype} {list(array.shape)}")
+    return array.astype(np.int64)
