@@ -29,6 +29,9 @@ BARE = [
 ]
 
 
+QUIET = ["--gpu", "-1", "tag=t", "timestamp=@now", "trainer.enable_progress_bar=false"]
+
+
 @pytest.fixture(scope="session")
 def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with ``custom/`` and a diffusion prior of random weights, ``prior/``."""
@@ -93,6 +96,32 @@ def start(workplace: Path) -> Iterator[Callable[..., subprocess.Popen]]:
         if process.poll() is None:
             process.kill()
         process.communicate()
+
+
+@pytest.fixture
+def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    """The same with the smallest system there is, in a directory of its own: what the host does."""
+    import launch as launcher
+    import threestudio
+
+    source = REPOSITORY / "tests" / "host_contract"
+    (tmp_path / "custom").mkdir()
+    (tmp_path / "custom" / "toy.py").write_text((source / "toy_extension.py").read_text())
+    (tmp_path / "toy.yaml").write_text((source / "toy.yaml").read_text())
+    monkeypatch.chdir(tmp_path)
+    before = dict(threestudio.__modules__)
+
+    def run(*arguments: str) -> int:
+        threestudio.__modules__.clear()
+        threestudio.__modules__.update(before)
+        bare = [] if "--config" in arguments else ["--config", "toy.yaml", "--train", *QUIET]
+        return launcher.main([*bare, *arguments])
+
+    yield run
+    threestudio.__modules__.clear()
+    threestudio.__modules__.update(before)
+    sys.modules.pop("toy", None)
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture
