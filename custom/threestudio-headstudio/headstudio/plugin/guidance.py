@@ -197,7 +197,17 @@ def call_guidance(
     """
     accepted = inspect.signature(guidance.__call__).parameters
     if "cond_rgb" in accepted and draw_pose is not None:
-        guided = _view_by_view(guidance, rgb, draw_pose(), prompt_utils)
+        drawn = draw_pose()
+        guided = _view_by_view(
+            guidance, rgb, prompt_utils, lambda view: {"cond_rgb": drawn[view : view + 1]}
+        )
+    elif "call_with_defined_noise" in accepted:  # SDI's, which inverts one picture at a time
+        guided = _view_by_view(
+            guidance,
+            rgb,
+            prompt_utils,
+            lambda view: {name: batch[name][view : view + 1] for name in _VIEW},
+        )
     else:
         if control is not None and "control" in accepted:
             batch = {**batch, "control": control[0], "control_weight": control[1]}
@@ -212,13 +222,16 @@ def call_guidance(
     return guided
 
 
+_VIEW = ("elevation", "azimuth", "camera_distances")
+
+
 def _view_by_view(
-    guidance: Any, rgb: Tensor, pose: Tensor, prompt_utils: Any
+    guidance: Any, rgb: Tensor, prompt_utils: Any, of_view: Callable[[int], dict[str, Tensor]]
 ) -> dict[str, Tensor]:
     """Call a guidance that takes one picture at a time; the mean of what it returned."""
     views = [
-        guidance(rgb=one, cond_rgb=drawn, prompt_utils=prompt_utils)
-        for one, drawn in zip(rgb.split(1), pose.split(1), strict=True)
+        guidance(rgb=one, prompt_utils=prompt_utils, **of_view(view))
+        for view, one in enumerate(rgb.split(1))
     ]
     return {
         name: torch.stack([torch.as_tensor(view[name]).float() for view in views]).mean(0)
