@@ -14,6 +14,7 @@ from tests.end_to_end.conftest import REPOSITORY
 def test_a_training_step_is_measured(workplace: Path) -> None:
     settings = [
         f"system.prompt_processor.pretrained_model_name_or_path={workplace / 'prior'}",
+        "system.prompt_processor.prompt=red hair",
         "data.batch_size=2",
         "data.height=24",
         "data.width=24",
