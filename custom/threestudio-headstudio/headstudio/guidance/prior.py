@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from headstudio.errors import HeadStudioError
 from headstudio.guidance._parts import Source, check_fit, check_local, is_local, locate
@@ -33,6 +34,10 @@ class DiffusionPrior:
         num_train_timesteps: T; timesteps are 0 .. T - 1.
         alphas_cumprod: [T] float32, the products ᾱ_t of the noise schedule.
         scheduler_config: the scheduler's configuration, for samplers.
+        views_at_once: how many pictures are encoded in one pass, and for how many predictions are
+            made, three each; None (the default) is all. With fewer, what the encoder's backward
+            pass needs is computed again when it is needed, instead of kept: for less memory and
+            more time, with the same result but for rounding.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class DiffusionPrior:
             halvings = len(controlnet.config.conditioning_embedding_out_channels) - 1
             self.control_size = self.latent_size * 2**halvings
         self._null_embedding: Tensor | None = None
+        self.views_at_once: int | None = None
 
     @classmethod
     def from_pretrained(
@@ -193,16 +199,34 @@ class DiffusionPrior:
             [B, latent_channels, latent_size, latent_size], scaled to about unit variance.
         """
         pictures = resize(rgb.movedim(-1, 1), self.image_size)
+        parts = pictures.split(self.views_at_once or len(pictures))
+        again = self.views_at_once is not None and pictures.requires_grad
+        latents, std = (
+            torch.cat(moments)
+            for moments in zip(
+                *(
+                    checkpoint(self._posterior, part, use_reentrant=False)
+                    if again
+                    else self._posterior(part)
+                    for part in parts
+                ),
+                strict=True,
+            )
+        )
+        if sample and std.numel():
+            latents = latents + std * standard_normal(latents.shape, generator, latents.device)
+        return latents * self.vae.config.scaling_factor
+
+    def _posterior(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the latents of ``pictures`` [B, 3, H, W]; the latter may be empty.
+
+        AutoencoderTiny has no posterior.
+        """
         with torch.autocast(self.device.type, enabled=False):
             encoded = self.vae.encode((2 * pictures - 1).to(self.dtype))
-        if not hasattr(encoded, "latent_dist"):  # AutoencoderTiny has no posterior
-            latents = encoded.latents.float()
-        else:
-            latents = encoded.latent_dist.mean.float()
-            if sample:
-                noise = standard_normal(latents.shape, generator, latents.device)
-                latents = latents + encoded.latent_dist.std.float() * noise
-        return latents * self.vae.config.scaling_factor
+        if not hasattr(encoded, "latent_dist"):
+            return encoded.latents.float(), pictures.new_empty(0)
+        return encoded.latent_dist.mean.float(), encoded.latent_dist.std.float()
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B, C, h, w] to pictures [B, H, W, 3], clamped to [0, 1]."""
@@ -253,6 +277,18 @@ class DiffusionPrior:
         Returns:
             [N, C, h, w] float32.
         """
+        at_once = len(latents) if self.views_at_once is None else 3 * self.views_at_once
+        if len(latents) > at_once:
+            weight = torch.as_tensor(control_weight, device=latents.device).expand(len(latents))
+            return torch.cat(
+                [
+                    self.predict_noise(
+                        latents[rows], t[rows], text_embeddings[rows],
+                        None if control is None else control[rows], weight[rows],
+                    )
+                    for rows in (slice(i, i + at_once) for i in range(0, len(latents), at_once))
+                ]
+            )  # fmt: skip
         z, text = latents.to(self.dtype), text_embeddings.to(self.dtype)
         with torch.autocast(self.device.type, enabled=False):
             residuals = (
