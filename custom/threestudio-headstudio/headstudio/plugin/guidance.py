@@ -40,6 +40,9 @@ class FlameControlNetGuidance(BaseObject):
         use_controlnet: bool = True
         # On CUDA; a CPU computes in float32 in any case.
         half_precision_weights: bool = True
+        # How many views are encoded, and predicted for, in one pass; null is all. Fewer take less
+        # memory and more time.
+        views_at_once: int | None = None
         view_dependent_prompting: bool = True
         # The fields of headstudio.guidance.DistillationConfig that keep one value ...
         method: str = "denoised"
@@ -70,6 +73,12 @@ class FlameControlNetGuidance(BaseObject):
             device=self.device,
             **({} if cfg.cache_dir is None else {"cache_dir": cfg.cache_dir}),
         )
+        if cfg.views_at_once is not None and cfg.views_at_once < 1:
+            raise HeadStudioError(
+                f"system.guidance.views_at_once is {cfg.views_at_once}; it has to be a number of "
+                "views, or null for all."
+            )
+        self.prior.views_at_once = cfg.views_at_once
         self.distillation = ScoreDistillation(
             self.prior,
             DistillationConfig(
