@@ -41,6 +41,9 @@ COMMANDS = {
     "bench": Command(
         "headstudio.app.bench", "train avatars whose right answer is known, and compare"
     ),
+    "evaluate": Command(
+        "headstudio.app.evaluate", "CLIP score and a face detector's opinion of an avatar"
+    ),
     "doctor": Command(
         "headstudio.app.doctor", "what is installed, which device is used, what is missing"
     ),
