@@ -152,6 +152,40 @@ def test_invisible_faces_and_weight_zero_leave_the_controlnet_out(prior: Diffusi
     assert (difference > 1e-3).all()
 
 
+@pytest.mark.parametrize("at_once", [1, 2, 5])
+@pytest.mark.parametrize("control", [True, False])
+def test_fewer_views_at_once_give_the_same_gradient(
+    prior: DiffusionPrior, monkeypatch: pytest.MonkeyPatch, at_once: int, control: bool
+) -> None:
+    case = Case(prior)
+    encoded: list[int] = []
+    forward = prior.vae.encoder.forward
+
+    def counting(pictures: torch.Tensor) -> torch.Tensor:
+        encoded.append(len(pictures))
+        return forward(pictures)
+
+    def run() -> tuple[torch.Tensor, torch.Tensor]:
+        rgb = case.rgb.clone().requires_grad_()
+        out = ScoreDistillation(prior)(
+            rgb, case.text, case.negative, t=STEPS, noise=case.noise, visible=VISIBLE,
+            control=case.control if control else None,
+            generator=torch.Generator().manual_seed(3),
+        )  # fmt: skip
+        out["loss_sds"].backward()
+        return out["loss_sds"].detach(), rgb.grad
+
+    expected = run()
+    monkeypatch.setattr(prior, "views_at_once", at_once)
+    monkeypatch.setattr(prior.vae.encoder, "forward", counting)
+    found = run()
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-4, atol=1e-6)
+    # Nothing is kept: every part is encoded once, and once more on the way back.
+    assert max(encoded) == at_once
+    assert sum(encoded) == 2 * B
+
+
 def test_timesteps_are_uniform_in_the_scheduled_range(prior: DiffusionPrior) -> None:
     guidance = ScoreDistillation(
         prior, DistillationConfig(min_step_percent=0.05, max_step_percent=0.8)
