@@ -18,6 +18,7 @@ DISK = {
     errno.EPERM,
     errno.EIO,
     errno.ENOTDIR,
+    errno.EEXIST,  # a file where a folder is to be
     errno.ESTALE,
 }
 GPU = re.compile("CUDA (driver )?error|CUDA-capable device|cuDNN error|CUBLAS_STATUS|HIP error")
