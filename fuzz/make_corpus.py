@@ -1,4 +1,4 @@
-"""Writes the seeds of the fuzzers, small whole files of every kind: ``python fuzz/make_corpus.py``."""
+"""Writes the seeds of the fuzzers, small whole files: ``python fuzz/make_corpus.py``."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import numpy as np  # noqa: E402
 import scipy.io  # noqa: E402
 import scipy.sparse  # noqa: E402
 import torch  # noqa: E402
+from readers import tiny_head, tiny_head_entries  # noqa: E402
 
 from headstudio.splats import Splats, save_avatar  # noqa: E402
-from readers import tiny_head, tiny_head_entries  # noqa: E402
 from tests.fixtures import foreign_motions as foreign  # noqa: E402
 
 T = 2

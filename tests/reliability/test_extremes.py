@@ -133,7 +133,7 @@ def test_two_million_splats() -> None:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     before = peak()
-    geometry = make_geometry(n_splats=2_000_000)
+    geometry = make_geometry(n_splats=2_000_000, density={"max_splats": 2_000_000})
     with torch.no_grad():
         out = make_renderer(geometry)(**look(size=16))
     assert out["comp_rgb"].isfinite().all()

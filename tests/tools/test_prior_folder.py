@@ -9,7 +9,6 @@ import pytest
 import torch
 from diffusers import (
     AutoencoderKL,
-    ControlNetModel,
     DDIMScheduler,
     PNDMScheduler,
     StableDiffusionControlNetPipeline,
@@ -32,21 +31,6 @@ from tools.prior.sampling import pictures_of_views
 from tools.prior.saving import pack, save_prior, unpack
 from tools.prior.settings import Sizes
 from tools.prior.tokenizer import load_tokenizer
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    prior = folder / "prior"
-    parts = {
-        "unet": UNet2DConditionModel,
-        "controlnet": ControlNetModel,
-        "vae": AutoencoderKL,
-        "text_encoder": CLIPTextModel,
-    }
-    return {
-        f"{part}.{key}": value
-        for part, kind in parts.items()
-        for key, value in kind.from_pretrained(prior, subfolder=part).state_dict().items()
-    }
 
 
 def test_saved_folder_is_a_working_pipeline(trained: Path) -> None:

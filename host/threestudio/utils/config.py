@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -166,6 +166,26 @@ def load_config(
     Raises:
         UserError: for a file that cannot be read, an unknown key or a value that is still ``???``.
     """
+    try:
+        cfg = merge_config(*yamls, cli_args=cli_args, from_string=from_string, **kwargs)
+        check_keys(ExperimentConfig, cfg)
+        for missing in sorted(OmegaConf.missing_keys(cfg)):
+            raise UserError(f"{missing} has no default: give it as {missing}=...")
+        OmegaConf.resolve(cfg)
+    except (OmegaConfBaseException, RecursionError) as error:
+        reason = (str(error).splitlines() or ["it refers to itself"])[0]
+        raise UserError(f"the configuration cannot be resolved: {reason}") from error
+    return parse_structured(ExperimentConfig, cfg)
+
+
+def merge_config(
+    *yamls: str, cli_args: Sequence[str] = (), from_string: bool = False, **kwargs: Any
+) -> DictConfig:
+    """What ``load_config`` reads, merged; neither checked nor with its references filled in.
+
+    Raises:
+        UserError: for a file that cannot be read, or that holds no settings by name.
+    """
     read = OmegaConf.create if from_string else load_yaml
     try:
         overrides = OmegaConf.create({})
@@ -174,17 +194,27 @@ def load_config(
         cfg = OmegaConf.merge(*(read(source) for source in yamls), overrides, kwargs)
         if not isinstance(cfg, DictConfig):
             raise UserError(f"{', '.join(yamls)} holds a list, not the keys of an experiment")
-        check_keys(ExperimentConfig, cfg)
-        for missing in sorted(OmegaConf.missing_keys(cfg)):
-            raise UserError(f"{missing} has no default: give it as {missing}=...")
         check_growth(OmegaConf.to_container(cfg, resolve=False))
-        OmegaConf.resolve(cfg)
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"the configuration cannot be resolved: {reason}") from error
-    except YAMLError as error:
+    except (YAMLError, AttributeError) as error:
         raise UserError(f"the configuration is not YAML: {error}") from error
-    return parse_structured(ExperimentConfig, cfg)
+    return cfg
+
+
+CHECKS: list[Callable[[DictConfig], Iterable[str]]] = []
+"""What extensions say about an experiment that is not loaded yet: a text for each mistake."""
+
+
+def check_experiment(cfg: DictConfig) -> None:
+    """Raise a ``UserError`` that lists every mistake that one of `CHECKS` finds."""
+    mistakes = [text for check in CHECKS for text in check(cfg)]
+    if len(mistakes) == 1:
+        raise UserError(f"{mistakes[0]}.")
+    if mistakes:
+        lines = "".join(f"\n  {text}" for text in mistakes)
+        raise UserError(f"the configuration has {len(mistakes)} mistakes:{lines}")
 
 
 def config_to_primitive(config: Any, resolve: bool = True) -> Any:

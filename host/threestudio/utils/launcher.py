@@ -23,7 +23,13 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 import threestudio
 from threestudio.utils.callbacks import ConfigSnapshotCallback, CustomProgressBar
 from threestudio.utils.checkpoints import AtomicCheckpointIO, KeepCheckpoint
-from threestudio.utils.config import ExperimentConfig, config_to_primitive, parse_structured
+from threestudio.utils.config import (
+    ExperimentConfig,
+    check_experiment,
+    config_to_primitive,
+    merge_config,
+    parse_structured,
+)
 from threestudio.utils.errors import RunFailed, UserError, nearest, user_errors
 from threestudio.utils.extensions import load_extensions
 from threestudio.utils.failures import explain
@@ -59,13 +65,14 @@ def run(args: argparse.Namespace, overrides: list[str]) -> None:
 
 def _run(args: argparse.Namespace, overrides: list[str], request: StopRequest) -> None:
     n_gpus = torch.cuda.device_count()
+    load_extensions()
+    check_experiment(merge_config(args.config, cli_args=overrides, n_gpus=max(1, n_gpus)))
     cfg = load_run(args.config, overrides, must_exist=not args.train, n_gpus=max(1, n_gpus))
     check_trainer_settings(cfg)
     checkpoint = load_checkpoint(cfg.resume, map_location="cpu") if cfg.resume else None
     reason = why_not_writable(cfg.trial_dir)
     if reason is not None:
         raise UserError(f"results cannot be written to {cfg.trial_dir}: {reason}")
-    load_extensions()
     check_parts(cfg)
 
     pl.seed_everything(cfg.seed + get_rank(), workers=True)

@@ -122,7 +122,8 @@ def _what_is_missing(part: str, folder: Path) -> str | None:
         shards = sorted(set(_shards(index)))
         outside = [shard for shard in shards if not _SHARD.fullmatch(shard)]
         if outside:
-            return f"{part}: {index} names {outside[0][:80]!r}, which is no .safetensors file beside it"
+            shown = outside[0][:80]
+            return f"{part}: {index} names {shown!r}, which is no .safetensors file beside it"
         absent = [shard for shard in shards if not (folder / shard).is_file()]
         if absent:
             return f"{part}: {folder} lacks {', '.join(absent)}, which {index.name} speaks of"

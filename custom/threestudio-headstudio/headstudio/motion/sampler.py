@@ -11,6 +11,7 @@ from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams, HeadModel
 from headstudio.motion.motion import Motion
 from headstudio.motion.retarget import for_head
+from headstudio.settings import setting
 
 
 @dataclass
@@ -24,7 +25,7 @@ class MotionSamplerConfig:
     mix: bool = True
     """Draw neck and eyes from other frames than expression and jaw. These two stay together: lips
     are shaped for the jaw they were made with."""
-    rest_probability: float = 0.0
+    rest_probability: float = setting(0.0, at_least=0, at_most=1)
     """How often the neutral pose is drawn instead."""
 
 

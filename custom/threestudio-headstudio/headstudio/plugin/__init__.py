@@ -13,12 +13,19 @@ reads its configuration and calls the library; what it computes is in the other 
 ==============================  ===============================================================
 """
 
+import threestudio.utils.config as _host
+from headstudio.plugin.config_check import as_texts
 from headstudio.plugin.data import HeadCameraDataModule
 from headstudio.plugin.exporter import AvatarExporter
 from headstudio.plugin.geometry import FlameGaussians, PosedHead
 from headstudio.plugin.guidance import FlameControlNetGuidance
 from headstudio.plugin.renderer import GsplatRenderer
 from headstudio.plugin.system import HeadStudioSystem
+
+# The embedded host asks before it loads anything; threestudio itself does not, and there the
+# classes say what is wrong with their own settings.
+if hasattr(_host, "CHECKS") and as_texts not in _host.CHECKS:
+    _host.CHECKS.append(as_texts)
 
 __all__ = [
     "AvatarExporter",

@@ -2,17 +2,16 @@
 
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 import threestudio
-from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams, HeadModel
 from headstudio.motion import (
     Motion,
@@ -28,6 +27,7 @@ from headstudio.plugin._common import find_files, resolve_asset
 from headstudio.plugin._randomness import BATCH, own_numbers
 from headstudio.render import Cameras
 from headstudio.render.camera_path import turntable_azimuths
+from headstudio.settings import Valid, check_all, setting
 from threestudio.data.uncond import (
     RandomCameraDataModule,
     RandomCameraDataModuleConfig,
@@ -43,12 +43,12 @@ NEAR, FAR = 0.01, 100.0
 class CloseUpConfig:
     """Steps that look at a part of the head from nearby instead of at the whole."""
 
-    probability: float = 0.0
+    probability: float = setting(0.0, at_least=0, at_most=1)
     # Only from start_step to end_step.
-    start_step: int = 1200
-    end_step: int = 3600
-    distance_range: tuple[float, float] = (0.4, 0.6)
-    azimuth_range: tuple[float, float] = (-90.0, 90.0)
+    start_step: int = setting(1200, at_least=0)
+    end_step: int = setting(3600, at_least=0)
+    distance_range: tuple[float, float] = setting((0.4, 0.6), pair=True, above=0)
+    azimuth_range: tuple[float, float] = setting((-90.0, 90.0), pair=True)
     # How far above the origin these cameras are, and look.
     offset: float = 0.0
 
@@ -64,17 +64,56 @@ class HeadCameraConfig(RandomCameraDataModuleConfig):
     # A motion frame for each view of a step, or one shared by all of them.
     pose_per_view: bool = True
     # Which parts of a frame move: the fields of headstudio.motion.MotionSamplerConfig.
-    animation: dict[str, Any] = field(default_factory=dict)
+    animation: dict[str, Any] = setting(factory=dict, of=MotionSamplerConfig)
     # --- close-ups in training: lists of the fields of CloseUpConfig
-    close_ups: list[dict[str, Any]] = field(default_factory=list)
+    close_ups: list[dict[str, Any]] = setting(factory=list, of=CloseUpConfig)
     # --- validation: these views (n_val_views is not used), the jaw open by so much in each
     val_azimuths_deg: list[float] = field(default_factory=lambda: [0.0, 0.0, 45.0, 90.0, 180.0])
     val_jaws_deg: list[float] = field(default_factory=lambda: [0.0, 15.0, 0.0, 0.0, 0.0])
     # --- test: n_test_views frames of a turntable, while these motions (or, without any, those of
     # the training) are played one after the other, so many times over
     test_motions: list[str] = field(default_factory=list)
-    test_turns: float = 1.0
-    test_repeats: int = 1
+    test_turns: float = setting(1.0, at_least=-1000, at_most=1000)
+    test_repeats: int = setting(1, at_least=1)
+
+    # Ranges of the host's settings.
+    RANGES: ClassVar[dict[str, Valid]] = {
+        **{name: Valid(stages=True, at_least=1, at_most=8192) for name in ("height", "width")},
+        "batch_size": Valid(stages=True, at_least=1, at_most=4096),
+        **{name: Valid(at_least=1, at_most=8192) for name in ("eval_height", "eval_width")},
+        **{name: Valid(at_least=1) for name in ("eval_batch_size", "n_val_views", "n_test_views")},
+        "elevation_range": Valid(pair=True, at_least=-90, at_most=90),
+        "azimuth_range": Valid(pair=True, at_least=-720, at_most=720),
+        "camera_distance_range": Valid(pair=True, above=0),
+        "fovy_range": Valid(pair=True, above=0, below=180),
+        "light_distance_range": Valid(pair=True, above=0),
+        **{
+            f"{name}_perturb": Valid(at_least=0)
+            for name in ("camera", "center", "up", "light_position")
+        },
+        "eval_elevation_deg": Valid(at_least=-90, at_most=90),
+        "eval_camera_distance": Valid(above=0),
+        "eval_fovy_deg": Valid(above=0, below=180),
+        "light_sample_strategy": Valid(one_of=("dreamfusion", "magic3d")),
+        "progressive_until": Valid(at_least=0),
+    }
+
+    def __post_init__(self) -> None:
+        for_the_host = getattr(super(), "__post_init__", None)
+        if for_the_host is not None:
+            for_the_host()
+        check_all(self, "data")
+
+    @staticmethod
+    def conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :func:`headstudio.settings.violations`."""
+        azimuths, jaws = values.get("val_azimuths_deg"), values.get("val_jaws_deg")
+        if azimuths is not None and jaws is not None and len(azimuths) != len(jaws):
+            yield (
+                "val_azimuths_deg",
+                f"has {len(azimuths)} entries and data.val_jaws_deg {len(jaws)}; they go together "
+                "view by view",
+            )
 
 
 class PosedCameraDataset(RandomCameraIterableDataset):
@@ -213,11 +252,6 @@ class HeadCameraDataModule(RandomCameraDataModule):
     def __init__(self, cfg: Any = None) -> None:
         super().__init__({})
         self.cfg = parse_structured(HeadCameraConfig, cfg)
-        if len(self.cfg.val_azimuths_deg) != len(self.cfg.val_jaws_deg):
-            raise HeadStudioError(
-                f"data.val_azimuths_deg has {len(self.cfg.val_azimuths_deg)} entries and "
-                f"data.val_jaws_deg {len(self.cfg.val_jaws_deg)}; they go together view by view."
-            )
         # Here and not in setup(): what is wrong with a file is said before a run begins to write.
         head = HeadModel.load(resolve_asset(self.cfg.head_model))
         self._sampler = self._make_sampler(head)

@@ -1,17 +1,19 @@
 """``avatar-exporter``: the avatar as a file of ours, and in other programs' formats."""
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import threestudio
 from headstudio.errors import HeadStudioError
-from headstudio.export import SUFFIXES, check_format
+from headstudio.export import SUFFIXES, UPS
 from headstudio.motion import read_motion
 from headstudio.motion.root import place_root
 from headstudio.nearest import did_you_mean
 from headstudio.plugin._common import resolve_asset
 from headstudio.plugin.geometry import FlameGaussians
+from headstudio.settings import check_all, setting
 from threestudio.models.exporters.base import Exporter, ExporterOutput
 
 AVATAR = "avatar"
@@ -31,24 +33,31 @@ class AvatarExporter(Exporter):
         # avatar: our own file. ply, compressed-ply, splat, glb: see docs/exports.md.
         formats: list[str] = field(default_factory=lambda: [AVATAR])
         # Which axis of ply, compressed-ply and splat points up: z, y or y-down.
-        up: str = "z"
+        up: str = setting("z", one_of=tuple(UPS))
         # A motion file that becomes the animation of the glb; none if empty.
         motion: str = ""
         # How often the glb's triangles are cut in four, for colours of finer detail: 0, 1 or 2.
-        subdivide: int = 1
+        subdivide: int = setting(1, at_least=0, at_most=2)
+
+        def __post_init__(self) -> None:
+            check_all(self, "system.exporter")
+
+        @staticmethod
+        def conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+            """See :func:`headstudio.settings.violations`."""
+            known = (AVATAR, *SUFFIXES)
+            formats = values.get("formats", [])
+            for name in formats:
+                if name not in known:
+                    near = did_you_mean(str(name), known)
+                    yield "formats", f"names {name!r}{near} There are {', '.join(known)}"
+            if "formats" in values and values.get("motion") and "glb" not in formats:
+                yield "motion", "is the animation of the glb, which formats does not name"
 
     cfg: Config
 
     def configure(self, *args: Any, **kwargs: Any) -> None:
         super().configure(*args, **kwargs)
-        known = (AVATAR, *SUFFIXES)
-        for name in self.cfg.formats:
-            if name not in known:
-                raise HeadStudioError(
-                    f"system.exporter.formats names {name!r}{did_you_mean(name, known)} There are "
-                    f"{', '.join(known)}."
-                )
-        check_format("ply", self.cfg.up)
 
     def __call__(self, *args: Any, **kwargs: Any) -> list[ExporterOutput]:
         if not isinstance(self.geometry, FlameGaussians):

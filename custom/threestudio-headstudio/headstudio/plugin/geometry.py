@@ -4,7 +4,7 @@ No ``from __future__ import annotations`` in this room: OmegaConf reads the anno
 ``Config`` classes as types.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ import threestudio
 from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams, HeadModel, WorldFrame
 from headstudio.plugin._common import resolve_asset
+from headstudio.settings import check_all, setting
 from headstudio.splats import (
     DensityControl,
     DensityReport,
@@ -56,23 +57,41 @@ class FlameGaussians(BaseGeometry):
         # A head in FLAME's format: ours (.npz), or FLAME 2020/2023 (.pkl, .npz).
         head_model: str = "load/flame/open_head.npz"
         # The neutral head's longest extent in world units.
-        extent: float = 1.5
+        extent: float = setting(1.5, above=0, at_most=1000)
         # "uniform": n_splats drawn evenly over the surface; "per-triangle": one on each triangle.
-        initialisation: str = "uniform"
-        n_splats: int = 100_000
-        initial_opacity: float = 0.1
-        initial_color: float = 0.5
+        initialisation: str = setting("uniform", one_of=INITIALISATIONS)
+        n_splats: int = setting(100_000, at_least=1, at_most=10_000_000)
+        initial_opacity: float = setting(0.1, above=0, below=1)
+        initial_color: float = setting(0.5, at_least=0, at_most=1)
         # How densely the regions of the head are covered, by region name; 1 where not given.
         region_weights: dict[str, float] = field(default_factory=dict)
         learn_shape: bool = True
         # The shape is frozen from this step on.
-        shape_until_step: int = 7000
+        shape_until_step: int = setting(7000, at_least=0)
         # Identity at the start: the first coefficients, the others are 0.
         initial_shape: list[float] = field(default_factory=list)
         # Whether splats are cloned, split and pruned; when and by what: the fields of
         # headstudio.splats.DensityControl.Config.
         density_control: bool = True
-        density: dict[str, Any] = field(default_factory=dict)
+        density: dict[str, Any] = setting(factory=dict, of=DensityControl.Config)
+
+        def __post_init__(self) -> None:
+            check_all(self, "system.geometry")
+
+        @staticmethod
+        def conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+            """See :func:`headstudio.settings.violations`."""
+            for region, weight in values.get("region_weights", {}).items():
+                if not 0 <= weight < 1e6:
+                    yield "region_weights", f"gives {region} {weight}; expected 0 or more"
+            density = values.get("density", {})
+            most = density.get("max_splats", DensityControl.Config.max_splats)
+            n = values.get("n_splats")
+            if isinstance(n, int) and isinstance(most, int) and n > most:
+                yield (
+                    "n_splats",
+                    f"is {n}, more than density.max_splats, {most}; raise that, or start fewer",
+                )
 
     cfg: Config
 

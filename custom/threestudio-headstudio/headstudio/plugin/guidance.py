@@ -1,7 +1,7 @@
 """``flame-controlnet-guidance``: the diffusion prior's opinion of the rendered pictures."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ import threestudio
 from headstudio.errors import HeadStudioError
 from headstudio.guidance import DiffusionPrior, DistillationConfig, ScoreDistillation
 from headstudio.plugin._common import resolve_asset
+from headstudio.settings import check_all, setting
 from threestudio.models.prompt_processors.base import PromptProcessorOutput
 from threestudio.utils.base import BaseObject
 from threestudio.utils.misc import C
@@ -45,16 +46,26 @@ class FlameControlNetGuidance(BaseObject):
         views_at_once: int | None = None
         view_dependent_prompting: bool = True
         # The fields of headstudio.guidance.DistillationConfig that keep one value ...
-        method: str = "denoised"
-        guidance_scale: float = 7.5
-        control_weight: float = 1.5
-        null_threshold: int = 200
-        weighting: str = "sds"
-        grad_clip_mode: str = "value"
+        method: str = setting("denoised", one_of=("denoised", "sds"))
+        guidance_scale: float = setting(7.5, at_least=0)
+        control_weight: float = setting(1.5, at_least=0)
+        null_threshold: int = setting(200, at_least=0, at_most=1000)
+        weighting: str = setting("sds", one_of=("sds", "uniform"))
+        grad_clip_mode: str = setting("value", one_of=("value", "norm"))
         # ... and those that are numbers or schedules for threestudio's C.
-        min_step_percent: Any = 0.02
-        max_step_percent: Any = 0.98
-        grad_clip: Any = None
+        min_step_percent: Any = setting(0.02, schedule=True, at_least=0, at_most=1)
+        max_step_percent: Any = setting(0.98, schedule=True, at_least=0, at_most=1)
+        grad_clip: Any = setting(None, schedule=True, above=0)
+
+        def __post_init__(self) -> None:
+            check_all(self, "system.guidance")
+
+        @staticmethod
+        def conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+            """See :func:`headstudio.settings.violations`."""
+            low, high = values.get("min_step_percent"), values.get("max_step_percent")
+            if isinstance(low, (int, float)) and isinstance(high, (int, float)) and low > high:
+                yield "min_step_percent", f"is {low}, above max_step_percent, {high}"
 
     cfg: Config
 

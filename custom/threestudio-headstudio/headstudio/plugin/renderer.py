@@ -12,6 +12,7 @@ import threestudio
 from headstudio.errors import HeadStudioError
 from headstudio.plugin.geometry import FlameGaussians, PosedHead
 from headstudio.render import Backend, Cameras, render_splats
+from headstudio.settings import check_all, setting
 from threestudio.models.background.base import BaseBackground
 from threestudio.models.materials.base import BaseMaterial
 from threestudio.models.renderers.base import Rasterizer
@@ -45,7 +46,10 @@ class GsplatRenderer(Rasterizer):
     @dataclass
     class Config(Rasterizer.Config):
         # "auto" takes gsplat for tensors on CUDA, numba for those on the CPU.
-        backend: str = "auto"
+        backend: str = setting("auto", one_of=BACKENDS)
+
+        def __post_init__(self) -> None:
+            check_all(self, "system.renderer")
 
     cfg: Config
     geometry: FlameGaussians
@@ -53,11 +57,6 @@ class GsplatRenderer(Rasterizer):
     def configure(
         self, geometry: FlameGaussians, material: BaseMaterial, background: BaseBackground
     ) -> None:
-        if self.cfg.backend not in BACKENDS:
-            raise HeadStudioError(
-                f"renderer.backend is {self.cfg.backend!r}; "
-                f"it has to be one of {', '.join(BACKENDS)}."
-            )
         if not isinstance(geometry, FlameGaussians):
             raise HeadStudioError(
                 "gsplat-renderer draws the geometry flame-gaussians, not "

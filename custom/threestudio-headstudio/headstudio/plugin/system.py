@@ -22,6 +22,7 @@ from headstudio.plugin.geometry import FlameGaussians
 from headstudio.plugin.guidance import call_guidance
 from headstudio.render.mesh import shade_mesh
 from headstudio.render.pictures import with_corner
+from headstudio.settings import check_all, setting
 from headstudio.splats import Avatar, save_avatar
 from threestudio.systems.base import BaseLift3DSystem
 from threestudio.utils.misc import C
@@ -45,7 +46,7 @@ class HeadStudioSystem(BaseLift3DSystem):
         use_control: bool = True
         # Where a splat may sit on its triangle, and how large it may be, in units of the triangle's
         # radius; both regularisers divided by the triangle's area, or not.
-        regulariser_threshold: float = 0.5
+        regulariser_threshold: float = setting(0.5, at_least=0)
         regulariser_adaptive: bool = True
         # Schedules of learning rates for C, interpolated exponentially, by the names of
         # optimizer.params.
@@ -53,10 +54,13 @@ class HeadStudioSystem(BaseLift3DSystem):
         # A step with a value that is not finite is skipped; so many in a row end the run, 0 never.
         max_skipped_steps: int = 20
         # A picture of what the guidance sees every so many steps; 0 is never.
-        preview_interval: int = 0
+        preview_interval: int = setting(0, at_least=0)
         # Height of the driving mesh in the corner of the test video, as a part of the whole.
-        corner: float = 0.25
-        video_fps: int = 30
+        corner: float = setting(0.25, at_least=0, at_most=1)
+        video_fps: int = setting(30, at_least=1, at_most=240)
+
+        def __post_init__(self) -> None:
+            check_all(self, "system")
 
     cfg: Config
     geometry: FlameGaussians

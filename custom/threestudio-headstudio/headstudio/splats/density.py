@@ -17,6 +17,7 @@ from gsplat.strategy import ops
 from torch import Tensor, nn
 
 from headstudio.errors import HeadStudioError
+from headstudio.settings import check_all, setting
 from headstudio.splats.optimizers import views_by_parameter
 from headstudio.splats.parameters import SplatModule
 from headstudio.splats.rig import TriangleFrames
@@ -56,9 +57,9 @@ class DensityControl(nn.Module):
         """Steps count completed optimiser steps; both ends of an interval are included."""
 
         # Clone, split and prune.
-        start: int = 300
-        end: int = 2100
-        interval: int = 300
+        start: int = setting(300, at_least=0)
+        end: int = setting(2100, at_least=-1)
+        interval: int = setting(300, at_least=1)
         # Mean image-plane gradient from which a splat is cloned or split, in one of two units:
         # "relative": in each step, the gradient norms of a splat's views are added up and divided
         #     by the root of the sum of squares over all visible splats. It does not depend on the
@@ -67,36 +68,43 @@ class DensityControl(nn.Module):
         #     (after adding the gradient vectors of the views), and 0.001 is its value.
         # "ndc": as in 3DGS and gsplat, the mean over views of the norm in units of half a picture,
         #     times the number of views; depends on the loss. 0.0002 is 3DGS's value.
-        grad_threshold: float = 0.001
-        grad_units: str = "relative"
+        grad_threshold: float = setting(0.001, at_least=0)
+        grad_units: str = setting("relative", one_of=GRADIENT_UNITS)
         # World size of the scene that the next two are fractions of.
-        extent: float = 4.0
+        extent: float = setting(4.0, above=0)
         # Largest standard deviation up to which a splat is cloned, above which it is split.
-        clone_size: float = 0.01
+        clone_size: float = setting(0.01, at_least=0)
         # Largest standard deviation above which a splat is removed.
-        prune_size: float = 0.03
+        prune_size: float = setting(0.03, above=0)
         # Distance of split children from their parent in its standard deviations. 1 is 3DGS; the
         # authors' release has 0.01.
-        split_spread: float = 1.0
+        split_spread: float = setting(1.0, at_least=0)
         # Opacity below which a splat is removed.
-        prune_opacity: float = 0.05
+        prune_opacity: float = setting(0.05, at_least=0, below=1)
         # Radius on screen above which a splat is removed, in pixels of a picture whose longer side
         # is screen_reference; scaled to the pictures that are rendered.
-        prune_screen: float = 60.0
-        screen_reference: int = 1024
+        prune_screen: float = setting(60.0, above=0)
+        screen_reference: int = setting(1024, at_least=1)
         # First step that removes by size, on screen and in the world.
         prune_size_start: int = 1500
         # Afterwards only prune: by opacity and by size in the world.
         prune_only_start: int = 2400
         prune_only_end: int = 3300
-        prune_only_interval: int = 300
-        prune_only_opacity: float = 0.005
+        prune_only_interval: int = setting(300, at_least=1)
+        prune_only_opacity: float = setting(0.005, at_least=0, below=1)
         # Growth stops here; the splats with the largest gradients grow first.
-        max_splats: int = 300_000
+        max_splats: int = setting(300_000, at_least=1)
         # Pruning stops here; the most opaque splats stay.
-        min_splats: int = 100
+        min_splats: int = setting(100, at_least=1)
         # Splitting draws random numbers; those of a step follow from this and the step alone.
         seed: int = 0
+
+        @staticmethod
+        def conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+            """See `headstudio.settings.violations`."""
+            least, most = values.get("min_splats"), values.get("max_splats")
+            if least is not None and most is not None and least > most:
+                yield "min_splats", f"({least}) is above max_splats ({most})"
 
     grad_sum: Tensor
     """``[N]``, gradient norms added up since the last `step` that did anything."""
@@ -329,18 +337,4 @@ def _seeded(device: torch.device, seed: int, step: int) -> Iterator[None]:
 
 
 def _check(cfg: DensityControl.Config) -> None:
-    if cfg.grad_units not in GRADIENT_UNITS:
-        raise HeadStudioError(
-            f"density control: grad_units is {cfg.grad_units!r}; it has to be one of "
-            f"{', '.join(GRADIENT_UNITS)}."
-        )
-    for name in ("interval", "prune_only_interval", "screen_reference", "min_splats", "max_splats"):
-        if getattr(cfg, name) < 1:
-            raise HeadStudioError(
-                f"density control: {name} is {getattr(cfg, name)}; it has to be at least 1."
-            )
-    if cfg.min_splats > cfg.max_splats:
-        raise HeadStudioError(
-            f"density control: min_splats ({cfg.min_splats}) is above max_splats "
-            f"({cfg.max_splats})."
-        )
+    check_all(cfg, "system.geometry.density", DensityControl.Config)
