@@ -65,7 +65,7 @@ def test_all_formats_at_once(make_geometry, motion_file, tmp_path):
     ("cfg", "message"),
     [
         ({"formats": ["splats"]}, "did you mean 'splat'"),
-        ({"up": "x"}, "there are z, y, y-down"),
+        ({"up": "x"}, "choose one of z, y, y-down"),
         ({"format": ["ply"]}, "format"),
     ],
 )

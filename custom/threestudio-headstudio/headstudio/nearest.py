@@ -17,3 +17,8 @@ def did_you_mean(given: str, known: Iterable[str], n: int = 3) -> str:
         return "."
     *first, last = (repr(name) for name in near)
     return f"; did you mean {', '.join(first)} or {last}?" if first else f"; did you mean {last}?"
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """The middle of a message: ``"; did you mean 'a'?"``, or nothing if no name is near."""
+    return did_you_mean(given, known, n=1).removesuffix(".")

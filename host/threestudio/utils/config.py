@@ -211,7 +211,7 @@ def check_experiment(cfg: DictConfig) -> None:
     """Raise a ``UserError`` that lists every mistake that one of `CHECKS` finds."""
     mistakes = [text for check in CHECKS for text in check(cfg)]
     if len(mistakes) == 1:
-        raise UserError(f"{mistakes[0]}.")
+        raise UserError(mistakes[0] if mistakes[0].endswith("?") else f"{mistakes[0]}.")
     if mistakes:
         lines = "".join(f"\n  {text}" for text in mistakes)
         raise UserError(f"the configuration has {len(mistakes)} mistakes:{lines}")

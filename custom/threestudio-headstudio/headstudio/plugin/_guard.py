@@ -73,7 +73,10 @@ class FiniteGuard:
 
     def watch_count(self, name: str, count: Tensor | int) -> None:
         """Take in how many values somebody else found not to be finite."""
-        self._add(name, 0, torch.as_tensor(count).detach())
+        if isinstance(count, Tensor):
+            self._add(name, 0, count.detach())
+        elif count:
+            self._add(name, 0, torch.tensor(count))
 
     def before_update(
         self, optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter]
