@@ -78,10 +78,10 @@ def score(
         "ssim": float(likeness.ssim(ours, theirs).mean()),
         "perceptual": float(perceptual(ours, theirs).mean()),
         "floaters": float(outside.mean()),
-        **_face(figure, truth, stage),
+        **face(figure, truth, stage),
         "talk": {
             "ours": talk_correlation(figure, truth, stage, talk),
-            "truth": talk_correlation(truth.figure, truth, stage, talk),
+            "truth": _of_truth(truth, stage, talk),
         },
     }
     return Scored(figures, rgb)
@@ -124,7 +124,7 @@ def colours(
 
 
 @torch.no_grad()
-def _face(figure: Figure, truth: Truth, stage: Stage) -> dict[str, Any]:
+def face(figure: Figure, truth: Truth, stage: Stage) -> dict[str, Any]:
     """Openings and holes, from the close camera."""
     camera = stage.close_camera(figure.head)
     mouth, lids, holes = {}, {}, 0.0
@@ -157,6 +157,13 @@ def _ratio(moved: dict[str, float]) -> dict[str, float | None]:
     """Both movements and ours in units of the ground truth's; None where that is not seen."""
     visible = moved["truth"] >= _VISIBLE_MOVEMENT
     return {**moved, "ratio": moved["ours"] / moved["truth"] if visible else None}
+
+
+def _of_truth(truth: Truth, stage: Stage, talk: Motion) -> float:
+    """The ground truth's own correlation, worked out once: what colours can tell at best."""
+    if truth.talk is None:
+        truth.talk = talk_correlation(truth.figure, truth, stage, talk)
+    return truth.talk
 
 
 def talk_correlation(figure: Figure, truth: Truth, stage: Stage, talk: Motion) -> float:

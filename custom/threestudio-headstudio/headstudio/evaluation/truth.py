@@ -39,6 +39,7 @@ class Truth:
     labels: Tensor  # [C, H, W], of the neutral pose
     interior: Interior
     palettes: dict[str, dict[str, Tensor]]  # region -> named colour -> how it would look, [3]
+    talk: float | None = None  # correlation of its mouth with the drive, once it is known
 
     def region(self, name: str) -> Tensor:
         """Pixels of the neutral views that show a region: bool ``[C, H, W]``."""
