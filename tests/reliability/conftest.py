@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.end_to_end.conftest import MINI, REPOSITORY, SMALL
-from tests.fixtures.tiny_prior import make_tiny_prior
+from tests.fixtures import tiny_prior
 
 # Nothing but training, so that a test is about that.
 BARE = [
@@ -37,7 +37,9 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with ``custom/`` and a diffusion prior of random weights, ``prior/``."""
     place = tmp_path_factory.mktemp("reliability")
     (place / "custom").symlink_to(REPOSITORY / "custom")
-    make_tiny_prior(place / "prior")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny_prior, "TEXT_LENGTH", 77)  # as much as Stable Diffusion's reads
+        tiny_prior.make_tiny_prior(place / "prior")
     return place
 
 
