@@ -102,3 +102,20 @@ def test_a_mistake_of_the_users_is_one_sentence_and_status_2(monkeypatch, capsys
     monkeypatch.setattr("headstudio.app.doctor.examine", fail)
     assert app.main(["doctor"]) == 2
     assert capsys.readouterr().err == "error: no such thing; give another.\n"
+
+
+def test_a_reader_that_has_had_enough_is_no_error():
+    """As in ``headstudio motion info talk.npz | head -1``."""
+    motion = REPOSITORY / "load" / "motion" / "talk.npz"
+    library = str(REPOSITORY / "custom" / "threestudio-headstudio")
+    command = f"{sys.executable} -m headstudio.app.main motion info {motion} | true"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        env={**os.environ, "PYTHONPATH": library},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode in (0, 141)
+    assert done.stderr == ""
