@@ -55,7 +55,7 @@ def test_the_files_are_the_hubs_in_half_precision(out):
     assert {p.name for p in out.iterdir()} == {BASE, CONTROLNET.parts[0]}
     for path in out.rglob("*.safetensors"):
         with safe_open(path, "pt") as file:
-            dtypes = {file.get_slice(name).get_dtype() for name in file.keys()}
+            dtypes = {file.get_slice(name).get_dtype() for name in file}
         # The positions of the text's tokens are counted, not weighed.
         assert dtypes <= {"F16", "I64"}, path
 
