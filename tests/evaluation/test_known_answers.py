@@ -107,16 +107,18 @@ def test_a_floating_splat_raises_the_floaters_by_its_footprint(truth, stage):
     sigma, opacity = 0.02, 0.9
     figure = floating(truth.figure, sigma, opacity)
     measured = outside(figure, truth, stage)
-    # A round Gaussian of deviation s px covers 2 pi s^2 times its opacity; 0.3 px^2 is the
+    # A Gaussian covers 2 pi sqrt(det Σ) px times its opacity. A sphere of deviation s px, seen
+    # off the axis by the tangent u, has the eigenvalues s^2 and s^2 (1 + u^2); 0.3 px^2 is the
     # renderer's blur. Every view has its own distance to the splat, and its own silhouette.
     cameras = stage.cameras()
-    splat = torch.tensor([[FLOATER_AT]])
-    depth = cameras.project(splat)[1][0, :, 0]
-    deviation = cameras.focal()[0] * sigma / depth
-    footprint = 2 * math.pi * (deviation**2 + 0.3) * opacity
+    pixels, depth = cameras.project(torch.tensor([[FLOATER_AT]]))
+    variance = (cameras.focal()[0] * sigma / depth[0, :, 0]) ** 2
+    tangent = (pixels[0, :, 0] - stage.size / 2).norm(dim=-1) / cameras.focal()[0]
+    determinant = (variance + 0.3) * (variance * (1 + tangent**2) + 0.3)
+    footprint = 2 * math.pi * determinant.sqrt() * opacity
     silhouette = (truth.alpha > 0.5).flatten(2).sum(2)  # [poses, views]
     expected = float((footprint / silhouette).mean())
-    assert measured == pytest.approx(expected, rel=0.03)
+    assert measured == pytest.approx(expected, rel=0.015)
 
 
 def test_a_floater_may_come_as_near_as_the_margin(truth):
