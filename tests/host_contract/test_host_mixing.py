@@ -122,8 +122,11 @@ def train(cfg: Any, folder: Path, steps: int = 2) -> tuple[Any, Any, pl.Trainer]
 
 @pytest.mark.parametrize("name", GUIDANCES)
 def test_it_trains(name: str, pipeline: Path, workplace: Path, canny: list) -> None:
-    settings = ["system.guidance.control_type=canny"] if name == "controlnet" else []
-    system, changed, fit = train(read(name, pipeline, *settings), workplace)
+    settings = {
+        "controlnet": ["system.guidance.control_type=canny"],
+        "sdi": ["system.guidance.inversion_n_steps=3"],
+    }
+    system, changed, fit = train(read(name, pipeline, *settings.get(name, [])), workplace)
     assert system.true_global_step == 2
     losses = {n: float(v) for n, v in fit.callback_metrics.items() if "loss_" in n}
     assert losses
@@ -161,3 +164,29 @@ def test_what_vsd_learned_is_gone_on_with_and_not_needed_to_look(
     trainer(workplace, 2).predict(looking, datamodule=data, ckpt_path=workplace / "last.ckpt")
     assert looking.guidance is None
     assert list(workplace.glob("save/it*-export/avatar.ply"))
+
+
+def test_our_guidance_trains_a_system_of_threestudios(pipeline: Path, workplace: Path) -> None:
+    """dreamfusion-system, which hands a guidance no control image."""
+    cfg = read("stable-diffusion", pipeline, "system.prompt_processor.negative_prompt=hat")
+    parts = ("geometry", "background", "renderer", "prompt_processor", "material_type", "optimizer")
+    kept = {key: value for key, value in cfg.system.items() if key.startswith(parts)}
+    cfg.system_type = "dreamfusion-system"
+    cfg.system = {
+        **kept,
+        "exporter_type": "avatar-exporter",
+        "guidance_type": "flame-controlnet-guidance",
+        "guidance": {
+            "pretrained_model_name_or_path": str(pipeline),
+            "use_controlnet": False,
+        },
+        "loss": {
+            "lambda_sds": 1.0,
+            "lambda_sparsity": 0.1,
+            "lambda_opaque": 0.0,
+            "lambda_orient": 0.0,
+        },
+    }
+    _, changed, fit = train(cfg, workplace)
+    assert fit.callback_metrics["train/loss_sds"] > 0
+    assert "geometry.splats.colors" in changed

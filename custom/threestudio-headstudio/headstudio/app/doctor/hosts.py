@@ -77,7 +77,7 @@ def _checkout(folder: Path) -> Finding:
         )
     text += ", with this extension in its custom/"
     if absent:
-        text += f" (without {', '.join(absent)}, which is found in this repository)"
+        text += f" (not linked: {', '.join(absent)})"
     if stand_ins:
         text += f"; placeholders for {', '.join(stand_ins)}"
     return Finding.ok(text, links=states, placeholders=stand_ins)
