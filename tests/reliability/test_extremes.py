@@ -138,7 +138,7 @@ def test_two_million_splats() -> None:
         out = make_renderer(geometry)(**look(size=16))
     assert out["comp_rgb"].isfinite().all()
     assert out["opacity"].max() > 0.5
-    # 2 000 000 x (14 numbers + the triangle) are 127 MB; making them takes 520 MB more, looking at them none.
+    # 127 MB of numbers; making them took 520 MB, looking at them no more.
     assert peak() - before < 1500
 
 
@@ -195,8 +195,8 @@ def test_prompts(
     asked += [f"system.prompt_processor.prompt={prompt}", f"name={name}", "trainer.max_steps=1"]
     assert launch(*asked) == 0
     (run,) = (workplace / "outputs" / name).iterdir()
-    parsed = ["--config", str(run / "configs" / "parsed.yaml")]
-    assert launch(*parsed, "--export", "resume=auto") == 0
+    asked = ["--config", str(run / "configs" / "parsed.yaml"), "--export", "resume=auto"]
+    assert launch(*asked) == 0
     head = HeadModel.load(find_asset("flame/open_head.npz"))
     assert load_avatar(run / "save" / "it1-export" / "avatar.ply", head).prompt == prompt
 

@@ -81,16 +81,6 @@ def test_sixty_steps_are_thirty_a_kill_and_thirty(
     assert a.read_bytes() == b.read_bytes()
 
 
-def test_other_random_numbers_would_have_been_noticed(
-    training: list[str], launch: Callable[..., int], checkpoint_of: Callable[..., dict[str, Any]]
-) -> None:
-    few = ["trainer.max_steps=4", "checkpoint.every_n_train_steps=2"]
-    assert launch(*training, *few, *named("seed-0")) == 0
-    assert launch(*training, *few, *named("seed-1"), "seed=1") == 0
-    splats = [checkpoint_of(f"seed-{n}")["state_dict"]["geometry.splats.means"] for n in (0, 1)]
-    assert splats[0].shape != splats[1].shape or not torch.equal(*splats)
-
-
 def test_gathered_gradients_go_on_too(
     training: list[str], launch: Callable[..., int], checkpoint_of: Callable[..., dict[str, Any]]
 ) -> None:

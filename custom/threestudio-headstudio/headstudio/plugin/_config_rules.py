@@ -30,7 +30,7 @@ SECTION_RANGES: dict[str, dict[str, Valid]] = {
         "trainer.gradient_clip_val": Valid(at_least=0),
         "trainer.accumulate_grad_batches": Valid(at_least=1),
         "checkpoint.every_n_train_steps": Valid(at_least=0),
-        "checkpoint.every_n_minutes": Valid(above=0),
+        "checkpoint.every_n_minutes": Valid(at_least=0),
         "checkpoint.save_top_k": Valid(at_least=-1),
     },
     "stable-diffusion-prompt-processor": {

@@ -52,7 +52,7 @@ class HeadStudioSystem(BaseLift3DSystem):
         # optimizer.params.
         learning_rates: dict[str, Any] = field(default_factory=dict)
         # A step with a value that is not finite is skipped; so many in a row end the run, 0 never.
-        max_skipped_steps: int = 20
+        max_skipped_steps: int = setting(20, at_least=0)
         # A picture of what the guidance sees every so many steps; 0 is never.
         preview_interval: int = setting(0, at_least=0)
         # Height of the driving mesh in the corner of the test video, as a part of the whole.
