@@ -200,6 +200,10 @@ def merge_config(
         raise UserError(f"the configuration cannot be resolved: {reason}") from error
     except (YAMLError, AttributeError) as error:
         raise UserError(f"the configuration is not YAML: {error}") from error
+    except TypeError:
+        raise UserError(
+            f"{', '.join(yamls)} holds a list, not the keys of an experiment"
+        ) from None
     return cfg
 
 

@@ -25,6 +25,7 @@ from headstudio.splats.rig import TriangleFrames, pose_splats, triangle_frames, 
 
 FORMAT_VERSION = 1
 _COMMENT = "headstudio "
+_LARGEST_SCALE = 30.0  # of a logarithm; far beyond it, exp() is infinite
 _GROUPS = {
     "means": ("x", "y", "z"),
     "normals": ("nx", "ny", "nz"),
@@ -265,6 +266,8 @@ def _check_values(
             raise HeadStudioError(f"{where}: {bad} values of {name} are not finite numbers.")
     if not (torch.linalg.vector_norm(splats.quats, dim=-1) > 0).all():
         raise HeadStudioError(f"{where}: a quaternion has no length.")
+    if exactly and float(splats.scales.max()) > _LARGEST_SCALE:
+        raise HeadStudioError(f"{where} is damaged: a splat is larger than anything there is.")
     n_faces = head.faces.shape[0]
     if int(splats.face.min()) < 0 or int(splats.face.max()) >= n_faces:
         raise HeadStudioError(

@@ -78,10 +78,13 @@ def _elements(content: bytes, order: str) -> Iterator[tuple[int, bytes]]:
 
 
 def _inflate(data: bytes, limit: int) -> bytes:
-    stream = zlib.decompressobj()
-    content = stream.decompress(data, max(limit, 1))
-    if stream.unconsumed_tail:
-        raise ValueError(f"more than {limit / 2**20:.0f} MiB are compressed in it")
+    # Counted first: a buffer that grows as it is filled takes its memory twice.
+    stream, size, left = zlib.decompressobj(), 0, data
+    while not stream.eof and (piece := stream.decompress(left, 1 << 20)):
+        size, left = size + len(piece), stream.unconsumed_tail
+        if size > limit:
+            raise ValueError(f"more than {limit / 2**20:.0f} MiB are compressed in it")
+    content = zlib.decompress(data, bufsize=max(size, 1))
     return content
 
 
