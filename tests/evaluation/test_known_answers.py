@@ -118,7 +118,9 @@ def test_a_floating_splat_raises_the_floaters_by_its_footprint(truth, stage):
     footprint = 2 * math.pi * determinant.sqrt() * opacity
     silhouette = (truth.alpha > 0.5).flatten(2).sum(2)  # [poses, views]
     expected = float((footprint / silhouette).mean())
-    assert measured == pytest.approx(expected, rel=0.015)
+    assert measured == pytest.approx(
+        expected, rel=0.03
+    )  # what is fainter than 1/255, or beyond three deviations, is not drawn
 
 
 def test_a_floater_may_come_as_near_as_the_margin(truth):
