@@ -175,6 +175,11 @@ class _Checker:
             if valid.of is not None and key in sound:
                 self.nested(f"{path}.{key}", valid.of, sound[key])
         ranged = {key: value for key, value in sound.items() if not _holes(value)}
+        for name, declaration in fields.items():
+            if name not in values and declaration.default_factory is not dataclasses.MISSING:
+                ranged[name] = declaration.default_factory()
+            elif name not in values and declaration.default is not dataclasses.MISSING:
+                ranged[name] = declaration.default
         for key, text in violations(config, ranged):
             self.add(f"{path}.{key}" if path else key, text)
         for key, valid in more.items():
