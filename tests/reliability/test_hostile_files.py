@@ -1,4 +1,4 @@
-"""Files made to do harm, against every reader: nothing runs, memory is bounded, the message helps."""
+"""Files made to do harm, against every reader: nothing runs, and memory is bounded."""
 
 from __future__ import annotations
 

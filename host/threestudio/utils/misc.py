@@ -6,7 +6,9 @@ import gc
 import math
 import os
 import pickle
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,7 +23,8 @@ T = TypeVar("T")
 
 UNREADABLE = (
     *(OSError, RuntimeError, EOFError, ValueError, LookupError, TypeError, AttributeError),
-    *(AssertionError, OverflowError, MemoryError, pickle.UnpicklingError, zipfile.BadZipFile),
+    *(AssertionError, OverflowError, MemoryError, struct.error, zlib.error),
+    *(pickle.UnpicklingError, zipfile.BadZipFile),
 )
 """What torch raises for damaged checkpoints."""
 
