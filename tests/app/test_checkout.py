@@ -40,6 +40,13 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return purelib
 
 
+class Package:
+    """An installed package, as importlib.metadata gives it."""
+
+    def __init__(self, name: str, version: str) -> None:
+        self.metadata, self.version = {"Name": name}, version
+
+
 def everything(folder: Path) -> dict[str, Any]:
     """Every entry below a folder, and where links point."""
     return {
@@ -135,6 +142,28 @@ def test_a_failing_pip_is_shown(tmp_path, monkeypatch):
     monkeypatch.setattr(packages.sys, "executable", str(pip))
     with pytest.raises(HeadStudioError, match="no route to the index"):
         packages.install(["libigl"])
+
+
+def test_what_is_installed_is_not_changed(monkeypatch):
+    """Whatever constraints.txt says: an environment of one's own has another torch."""
+    asked: dict[str, Any] = {}
+
+    def pip(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+        path = command[command.index("--constraint") + 1]
+        asked["lines"] = Path(path).read_text().splitlines()
+        asked["command"] = command
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    versions = {"torch": "2.15.0+cu130", "Typing_Extensions": "9.9"}
+    installed = [Package(name, version) for name, version in versions.items()]
+    monkeypatch.setattr(packages.metadata, "distributions", lambda: installed)
+    monkeypatch.setattr(packages.subprocess, "run", pip)
+    packages.install(["nerfacc"])
+    assert "torch==2.15.0+cu130" in asked["lines"]
+    assert [line for line in asked["lines"] if line.startswith("torch=")] == ["torch==2.15.0+cu130"]
+    assert "typing-extensions==9.9" in asked["lines"]
+    assert any(line.startswith("numpy==") for line in asked["lines"])
+    assert asked["command"][-1] == "nerfacc"
 
 
 def test_a_library_that_does_not_load_is_named(tmp_path, monkeypatch):

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import sysconfig
+import tempfile
 from importlib import metadata
 from pathlib import Path
 
@@ -46,26 +47,46 @@ def why_not_importable(module: str) -> str | None:
 
 
 def install(requirements: list[str]) -> None:
-    """``pip install`` them beside the torch that is there.
+    """``pip install`` them; what is installed already stays as it is, torch above all.
 
     Raises:
         HeadStudioError: with the last lines of what pip said.
     """
     command = [sys.executable, "-m", "pip", "install", "--disable-pip-version-check"]
-    constraints = REPOSITORY / "constraints.txt"
-    if constraints.is_file():
-        command += ["--constraint", str(constraints)]
     if url := os.environ.get("TORCH_INDEX_URL"):
         command += ["--extra-index-url", url]
-    # Whatever else happens, the torch that is there stays.
-    command += [*requirements, f"torch=={metadata.version('torch')}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with tempfile.TemporaryDirectory() as folder:
+        constraints = Path(folder) / "constraints.txt"
+        constraints.write_text("\n".join(_constraints()) + "\n")
+        command += ["--constraint", str(constraints), *requirements]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         said = "\n  ".join((done.stderr or done.stdout).strip().splitlines()[-4:])
         raise HeadStudioError(
             f"pip could not install {', '.join(requirements)}:\n  {said}\n"
             "Check the connection (proxy: HTTPS_PROXY; mirror: PIP_INDEX_URL), then run this again."
         )
+
+
+def _constraints() -> list[str]:
+    """Lines for pip: the versions that are installed, and the tested ones of what is not."""
+    # Not needed by `headstudio doctor`, which imports this module wherever it is run.
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    installed = {
+        canonicalize_name(package.metadata["Name"]): package.version
+        for package in metadata.distributions()
+        if package.metadata["Name"]
+    }
+    pins = REPOSITORY / "constraints.txt"
+    lines = pins.read_text().splitlines() if pins.is_file() else []
+    tested = [
+        line
+        for line in lines
+        if line.strip() and line[0] != "#" and Requirement(line).name not in installed
+    ]
+    return [f"{name}=={version}" for name, version in installed.items()] + tested
 
 
 def install_optional() -> list[str]:
