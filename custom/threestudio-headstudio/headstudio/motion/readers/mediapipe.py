@@ -217,7 +217,7 @@ def _times(frames: list[Any], found: Rate, path: Path) -> tuple[np.ndarray | Non
         values = [frame.get(key) if isinstance(frame, dict) else None for frame in frames]
         if not all(isinstance(value, (int, float)) for value in values) or len(values) < 2:
             continue
-        if not all(abs(value) < 1e18 for value in values):
+        if not all(abs(value) < 1e18 for value in values if value is not None):
             raise HeadStudioError(f"{path}: {key} is no time in some frame; save the file again.")
         times = np.array(values, np.float64)
         if (np.diff(times) <= 0).any():
