@@ -82,6 +82,16 @@ def test_a_signal_within_a_step(
     assert f"stopped by {signum.name}" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("step", "kept"), [(2, 3), (4, 4)])
+def test_a_signal_between_two_steps(
+    step: int, kept: int, toy: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After the step was looked at, before lightning asks whether it got a signal."""
+    signal_in(monkeypatch, "on_train_batch_end", signal.SIGTERM, step=step)
+    assert toy("trainer.val_check_interval=1000") == 128 + signal.SIGTERM
+    assert step_of(RUN) == kept
+
+
 def test_a_signal_during_validation(
     toy: Callable[..., int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

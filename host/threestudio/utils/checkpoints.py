@@ -132,6 +132,7 @@ class KeepCheckpoint(Checkpoint):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._saved_at = self.clock()
         # From here on there is something to save before stopping.
+        self.request.listen()
         self.request.wait_for_the_step = True
 
     def on_train_batch_end(
@@ -154,6 +155,8 @@ class KeepCheckpoint(Checkpoint):
         self.request.wait_for_the_step = False
         if not self._is_saved(trainer):
             self._save(trainer)
+        if self._agreed(trainer, self.request.signum is not None):
+            raise Interrupted(self.request.signum)  # it came after the last step was looked at
 
     def on_exception(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException

@@ -43,10 +43,15 @@ class StopRequest:
         self.signum: int | None = None
         self.wait_for_the_step = False
 
-    def check(self) -> None:
-        """Stop if that was asked for."""
-        if self.signum is not None:
-            raise Interrupted(self.signum)
+    def listen(self) -> None:
+        """Handle the signals from here on; only a process's main thread can.
+
+        Also to be called when training begins: lightning has a handler of its own by then, which
+        ends a run between two steps without a checkpoint, and with status 0.
+        """
+        if threading.current_thread() is threading.main_thread():
+            for number in SIGNALS:
+                signal.signal(number, self.handle)
 
     def handle(self, signum: int, frame: FrameType | None) -> None:
         """The handler. A second signal does not wait."""
@@ -63,16 +68,13 @@ class StopRequest:
 
 @contextmanager
 def listening() -> Iterator[StopRequest]:
-    """Handle the signals inside the block; only a process's main thread can."""
+    """Handle the signals inside the block."""
     request = StopRequest()
-    if threading.current_thread() is not threading.main_thread():
-        yield request
-        return
     before: dict[signal.Signals, Any] = {number: signal.getsignal(number) for number in SIGNALS}
-    for number in SIGNALS:
-        signal.signal(number, request.handle)
+    request.listen()
     try:
         yield request
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
