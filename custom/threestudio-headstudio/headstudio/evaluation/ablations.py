@@ -78,44 +78,54 @@ def _load(path: Path) -> Ablation:
     return Ablation(path.stem, description, {str(key): value for key, value in content.items()})
 
 
-def picture(rows: Mapping[str, Sequence[Path]]) -> Tensor:
+def picture(rows: Mapping[str, Sequence[Path]], cell: int | None = None) -> Tensor:
     """One row for each variant: its name, and of each avatar the front and the open jaw.
 
     Args:
         rows: result pictures (see ``summary.contact_row``) by the variant's description.
+        cell: pixels of each view; None leaves them as they are.
 
     Returns:
         ``[H, W, 3]``.
     """
     cells = []
     for description, files in rows.items():
-        views = [view for file in files for view in _front_and_jaw(file)]
+        views = [view for file in files for view in _front_and_jaw(file, cell)]
         height, width = views[0].shape[:2]
         cells.append(torch.cat([words(description, height, width), strip(torch.stack(views))], 1))
     return torch.cat(cells)
 
 
-def _front_and_jaw(file: Path) -> tuple[Tensor, Tensor]:
-    row = torch.from_numpy(np.array(Image.open(file).convert("RGB"))).float() / 255
-    size = row.shape[0]  # the pictures are square
+def _front_and_jaw(file: Path, cell: int | None) -> list[Tensor]:
+    with Image.open(file) as image:
+        row = image.convert("RGB")
+    size = row.height  # the views are square
     start = size + max(2, size // 16)  # after the prompt and the gap
-    front, jaw = (row[:, start + i * size : start + (i + 1) * size] for i in (0, 4))
-    return front, jaw
+    views = [row.crop((start + i * size, 0, start + (i + 1) * size, size)) for i in (0, 4)]
+    if cell is not None:
+        views = [view.resize((cell, cell), Image.Resampling.LANCZOS) for view in views]
+    return [torch.from_numpy(np.array(view)).float() / 255 for view in views]
 
 
-def write_between(page: Path, text: str) -> None:
-    """Replace what stands between the two markers of a page.
+def check_page(page: Path) -> tuple[str, str]:
+    """What stands before and after the two markers of a page.
 
     Raises:
         HeadStudioError: a page that cannot be read, or without the markers.
     """
     try:
-        before = page.read_text(encoding="utf-8")
+        text = page.read_text(encoding="utf-8")
     except OSError as error:
         raise HeadStudioError(f"{page} cannot be read: {error.strerror}.") from error
-    head, begin, rest = before.partition(BEGIN)
-    _, end, tail = rest.partition(END)
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
     if not begin or not end:
         raise HeadStudioError(f"{page} has no lines {BEGIN} and {END} to write between.")
+    return before, after
+
+
+def write_between(page: Path, text: str) -> None:
+    """Replace what stands between the two markers of a page; see :func:`check_page`."""
+    before, after = check_page(page)
     with atomic_write(page) as temporary:
-        temporary.write_text(f"{head}{BEGIN}\n{text.strip()}\n{END}{tail}", encoding="utf-8")
+        temporary.write_text(f"{before}{BEGIN}\n{text.strip()}\n{END}{after}", encoding="utf-8")

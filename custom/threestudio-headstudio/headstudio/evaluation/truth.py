@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -19,11 +19,10 @@ from headstudio.evaluation.regions import (
     recoloured,
 )
 from headstudio.evaluation.stage import JAW, NEUTRAL, Figure, Stage, bench_poses, world_of
-from headstudio.splats import rgb_to_sh
 
 MIN_PIXELS = 20  # of a region, in all views together, for its colour to be measured
 _MIN_PART_PIXELS = 6  # of a part of the mouth or the eyes
-_OPTIONS_AT_ONCE = 10
+_OPTIONS_AT_ONCE = 9  # with the picture itself 30 channels; gsplat takes 32 at once
 
 
 @dataclass
@@ -121,8 +120,7 @@ def _palette(
         some = names[start : start + _OPTIONS_AT_ONCE]
         batch = studio.build([recoloured(character, region, name) for name in some])
         used = batch.opacities[0] > 0
-        splats = replace(batch.splats(0), colors=rgb_to_sh(batch.rgb[0][used]))
-        figure = Figure(splats, batch.shape[0], studio.head, world_of(studio.head))
+        figure = Figure(batch.splats(0), batch.shape[0], studio.head, world_of(studio.head))
         # All options as further channels of one picture: they only differ in colour.
         features = batch.rgb[:, used].movedim(0, 1).flatten(1)
         out = figure.render(vertices, stage.cameras(), stage.background, features=features)

@@ -10,15 +10,25 @@ from typing import Any
 from headstudio.app import bench
 from headstudio.paths import atomic_write
 
+_DOCS_CELL = 96  # pixels of each view in the page's picture
+
 
 def run_ablations(args: argparse.Namespace) -> int:
     """Run the benchmark for the configuration as it is, then with each change."""
     from omegaconf import OmegaConf
 
-    from headstudio.evaluation.ablations import WHOLE, load_ablations, picture, write_between
+    from headstudio.evaluation.ablations import (
+        WHOLE,
+        check_page,
+        load_ablations,
+        picture,
+        write_between,
+    )
     from headstudio.evaluation.summary import table
     from headstudio.render.pictures import save_png
 
+    if args.docs is not None:
+        check_page(args.docs)  # now, not after hours
     ablations = load_ablations(bench.ABLATIONS, args.only)
     prompts = bench.chosen_prompts(args)
     jobs = bench.make_jobs(prompts, [args.seed])
@@ -51,7 +61,7 @@ def run_ablations(args: argparse.Namespace) -> int:
     print(text)
     if args.docs is not None:
         image = args.docs.parent / "images" / "ablations.png"
-        save_png(image, picture(pictures))
+        save_png(image, picture(pictures, _DOCS_CELL))
         write_between(args.docs, _page(args, [prompt.id for prompt in prompts], text))
         print(f"{args.docs} and {image} are written")
     print(f"{args.out}/table.md, ablations.json, ablations.png")
@@ -65,8 +75,8 @@ def _page(args: argparse.Namespace, prompts: list[str], text: str) -> str:
     command = " ".join(["headstudio bench ablations", "--prompts", *words, *only])
     return "\n".join(
         [
-            f"`{command} --seed {args.seed}` with `{args.config.name}`; means over the prompts "
-            f"{', '.join(prompts)}.",
+            f"`{command} --seed {args.seed}`",
+            f"with `{args.config.name}`; means over the prompts {', '.join(prompts)}.",
             "",
             text,
             "",
