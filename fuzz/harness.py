@@ -167,8 +167,14 @@ def main(name: str) -> None:
     report = Path(os.environ.get("FUZZ_STATISTICS", found / f"{name}.json"))
     report.parent.mkdir(parents=True, exist_ok=True)
     quiet()
-    with atheris.instrument_imports(include=list(target.instrument), enable_loader_override=False):
-        target.load()
+    included = list(target.instrument)
+    with (
+        atheris.instrument_imports(include=included, enable_loader_override=False),
+        tempfile.TemporaryDirectory() as once,
+    ):
+        # Some readers import what they need when they are called.
+        target.own_errors()
+        attempt(target, target.files()[0].read_bytes(), Path(once))
     base = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
     folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-", dir=base))
     grown = folder / "corpus"

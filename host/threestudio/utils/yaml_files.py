@@ -8,9 +8,12 @@ from typing import Any
 
 import yaml
 from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from threestudio.utils.errors import UserError
 
+# What the YAML library raises besides its own error.
+_DAMAGE = (RecursionError, AssertionError, ValueError, TypeError, AttributeError, LookupError)
 MAX_BYTES = 1 << 20
 MAX_NODES = 100_000
 """Values in a file, those that an alias repeats counted each time."""
@@ -46,7 +49,7 @@ def load_yaml(path: str) -> Any:
         raise UserError(f"the configuration {path} is not YAML: {error}") from error
     except UserError:
         raise
-    except (RecursionError, ValueError, TypeError, AttributeError, LookupError) as error:
+    except (*_DAMAGE, OmegaConfBaseException) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"the configuration {path} cannot be read: {reason}") from error
 
