@@ -114,7 +114,7 @@ class Bench:
         if force:
             for name in ("runs", "avatars", "results"):
                 shutil.rmtree(self.folder / name, ignore_errors=True)
-        elif path.exists():
+        elif path.exists() and any(self.folder.glob("avatars/*.ply")):
             before = _read_json(path)
             differing = [k for k in {**before, **settings} if before.get(k) != settings.get(k)]
             if differing:
