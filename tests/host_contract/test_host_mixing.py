@@ -25,7 +25,7 @@ HUB_CONTROLNET = "lllyasviel/control_v11p_sd15_canny"
 GUIDANCES = ["stable-diffusion", "vsd", "unified", "sdi", "controlnet"]
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _needs_threestudio(embedded: bool) -> None:
     if embedded:
         pytest.skip("the guidances are threestudio's: give a checkout by HEADSTUDIO_HOST")

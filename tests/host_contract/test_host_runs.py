@@ -1,8 +1,8 @@
-"""Our own configurations through threestudio's launcher, which needs a GPU.
+"""Our own configurations through threestudio's launcher: whole runs.
 
-``HEADSTUDIO_HOST=/path/to/threestudio pytest tests/host_contract/test_host_runs.py -m gpu``, after
-``./install.sh --threestudio /path/to/threestudio``. The embedded host's launcher is tested by
-tests/end_to_end.
+``HEADSTUDIO_HOST=/path/to/threestudio pytest tests/host_contract/test_host_runs.py``, after
+``./install.sh --threestudio /path/to/threestudio``. On a GPU with threestudio's command itself;
+without one through launch_on_cpu.py. The embedded host's launcher is tested by tests/end_to_end.
 """
 
 from __future__ import annotations
@@ -33,13 +33,8 @@ SMALL = [
     "trainer.log_every_n_steps=1",
 ]
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
-]
 
-
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def _needs_threestudio(embedded: bool) -> None:
     if embedded:
         pytest.skip("give a threestudio checkout by HEADSTUDIO_HOST")
@@ -56,8 +51,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def launch(launcher: Path, place: Path, config: Path, *arguments: str) -> str:
+    on_cpu = (
+        [] if torch.cuda.is_available() else [str(Path(__file__).with_name("launch_on_cpu.py"))]
+    )
+    command = [sys.executable, *on_cpu, str(launcher), "--config", str(config), "--gpu", "0"]
     done = subprocess.run(
-        [sys.executable, str(launcher), "--config", str(config), "--gpu", "0", *arguments],
+        [*command, *arguments],
         cwd=place,
         env={**os.environ, "PYTHONPATH": ""},
         capture_output=True,
@@ -133,13 +132,18 @@ def test_shapes_are_checked_while_it_runs(launcher, place):
 
 
 @pytest.mark.parametrize("config", ["headstudio", "headstudio-24gb", "mixing/stable-diffusion"])
-@pytest.mark.parametrize("size", ["tiny", pytest.param("full", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "size", ["tiny", pytest.param("full", marks=[pytest.mark.slow, pytest.mark.gpu])]
+)
 def test_with_stable_diffusion_of_random_weights(launcher, place, config, size):
     from tools.make_random_sd import BASE, CONTROLNET, FULL, TINY, make
 
+    if size == "full" and not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
     folder = place / f"sd-{size}"
     if not folder.exists():
-        make(folder, TINY if size == "tiny" else FULL, device="cuda")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        make(folder, TINY if size == "tiny" else FULL, device=device)
     settings = [
         f"system.prompt_processor.pretrained_model_name_or_path={folder / BASE}",
         f"system.geometry.head_model={REPOSITORY / 'load/flame/open_head.npz'}",
