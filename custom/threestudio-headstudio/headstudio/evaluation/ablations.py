@@ -92,7 +92,8 @@ def picture(rows: Mapping[str, Sequence[Path]], cell: int | None = None) -> Tens
     for description, files in rows.items():
         views = [view for file in files for view in _front_and_jaw(file, cell)]
         height, width = views[0].shape[:2]
-        cells.append(torch.cat([words(description, height, width), strip(torch.stack(views))], 1))
+        text = description.replace("τ", "tau")  # Pillow's own font has no Greek
+        cells.append(torch.cat([words(text, height, width), strip(torch.stack(views))], 1))
     return torch.cat(cells)
 
 
