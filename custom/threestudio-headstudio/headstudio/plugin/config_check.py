@@ -166,7 +166,7 @@ class _Checker:
             elif where in LEFT_TO_RULES and value is None:
                 continue
             elif not isinstance(value, _Unusable):
-                text = _type_problem(config, key, value)
+                text, value = _as_typed(config, key, value)
                 if text:
                     self.add(where, text)
                 else:
@@ -241,24 +241,24 @@ _SHOWN_TYPES = {
 }  # fmt: skip
 
 
-def _type_problem(config: Any, key: str, value: Any) -> str | None:
-    """Whether OmegaConf takes a value for a field, as it will when the class is made."""
+def _as_typed(config: Any, key: str, value: Any) -> tuple[str | None, Any]:
+    """A value as OmegaConf makes it for a field when the class is made, or why it will not."""
     if _holes(value):
-        return None
+        return None, value
     field = next(f for f in dataclasses.fields(config) if f.name == key)
     alone: Any = dataclasses.make_dataclass("Alone", [(key, field.type, _default(field))])
     try:
-        OmegaConf.structured(alone(**{key: value}))
+        typed = OmegaConf.to_container(OmegaConf.structured(alone(**{key: value})))[key]
     except OmegaConfBaseException:
-        return f"is {shown(value)}; expected {_expected(field.type)}"
+        return f"is {shown(value)}; expected {_expected(field.type)}", value
     if isinstance(value, bool) and _plain_type(field.type) in (int, float):
-        return f"is {shown(value)}; expected {_expected(field.type)}"
+        return f"is {shown(value)}; expected {_expected(field.type)}", value
     length = _tuple_length(field.type)
     if length is not None and isinstance(value, list) and len(value) != length:
-        return f"is {shown(value)}; expected {length} numbers"
+        return f"is {shown(value)}; expected {length} numbers", value
     if isinstance(value, float) and value != value:
-        return "is nan; expected a number that is finite"
-    return None
+        return "is nan; expected a number that is finite", value
+    return None, typed
 
 
 def _default(field: Any) -> Any:

@@ -82,7 +82,7 @@ class FlameGaussians(BaseGeometry):
         def conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             """See :func:`headstudio.settings.violations`."""
             for region, weight in values.get("region_weights", {}).items():
-                if not 0 <= weight < 1e6:
+                if not (isinstance(weight, (int, float)) and 0 <= weight < 1e6):
                     yield "region_weights", f"gives {region} {weight}; expected 0 or more"
             density = values.get("density", {})
             most = density.get("max_splats", DensityControl.Config.max_splats)
