@@ -201,9 +201,7 @@ def merge_config(
     except (YAMLError, AttributeError) as error:
         raise UserError(f"the configuration is not YAML: {error}") from error
     except TypeError:
-        raise UserError(
-            f"{', '.join(yamls)} holds a list, not the keys of an experiment"
-        ) from None
+        raise UserError(f"{', '.join(yamls)} holds a list, not the keys of an experiment") from None
     return cfg
 
 
