@@ -248,7 +248,7 @@ def _as_typed(config: Any, key: str, value: Any) -> tuple[str | None, Any]:
     field = next(f for f in dataclasses.fields(config) if f.name == key)
     alone: Any = dataclasses.make_dataclass("Alone", [(key, field.type, _default(field))])
     try:
-        typed = OmegaConf.to_container(OmegaConf.structured(alone(**{key: value})))[key]
+        made: Any = OmegaConf.to_container(OmegaConf.structured(alone(**{key: value})))
     except OmegaConfBaseException:
         return f"is {shown(value)}; expected {_expected(field.type)}", value
     if isinstance(value, bool) and _plain_type(field.type) in (int, float):
@@ -258,7 +258,7 @@ def _as_typed(config: Any, key: str, value: Any) -> tuple[str | None, Any]:
         return f"is {shown(value)}; expected {length} numbers", value
     if isinstance(value, float) and value != value:
         return "is nan; expected a number that is finite", value
-    return None, typed
+    return None, made[key]
 
 
 def _default(field: Any) -> Any:
