@@ -78,11 +78,11 @@ def checkpoint(path: Path) -> Any:
 
 
 def config(path: Path) -> Any:
-    """An experiment: what is wrong with it, and if nothing is, its settings."""
+    """An experiment: what is wrong with it, and its settings."""
     import headstudio.plugin  # noqa: F401  (registers the classes)
     from headstudio.plugin.config_check import check_experiment
     from threestudio.utils.config import load_config, merge_config
 
     problems = check_experiment(merge_config(str(path)))
     assert all(problem.path and problem.text for problem in problems)
-    return problems or load_config(str(path))
+    return problems, load_config(str(path))

@@ -34,6 +34,7 @@ REQUIRED = (
     "pygltflib",
     "pyyaml",
     "trimesh",
+    "torchmetrics",
     "tqdm",
     "viser",
 )
