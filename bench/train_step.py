@@ -76,9 +76,10 @@ class Stopwatch:
         yield
         self.stop(name)
 
-    def forget(self) -> None:
-        """Leave out what was measured so far."""
-        self._marks.clear()
+    def forget(self, name: str | None = None) -> None:
+        """Leave out what was measured so far, of one name or of all."""
+        for known in list(self._marks) if name is None else [name]:
+            self._marks.pop(known, None)
 
     def medians(self) -> dict[str, float]:
         """By name, ms."""
@@ -196,7 +197,7 @@ def floor(system: Any, out: dict[str, Any], repeat: int) -> dict[str, float]:
     for name, call in parts.items():
         for i in range(repeat + 3):
             if i == 3:
-                watch._marks.pop(name, None)
+                watch.forget(name)
             with watch(name):
                 call()
     return watch.medians()
@@ -239,8 +240,7 @@ def measure(args: argparse.Namespace, folder: str) -> list[dict[str, Any]]:
     trainer.fit(system, datamodule=datamodule)
     peak = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None
     system.to(device)
-    figures = {"step": parts.wall, **parts.watch.medians()}
-    figures["step"] = parts.wall
+    figures = parts.watch.medians() | {"step": parts.wall}
     bare = floor(system, parts.out, args.repeat)
     bare["floor"] = sum(bare.values())
     shape = list(parts.out["comp_rgb"].shape)

@@ -58,8 +58,9 @@ def pixels_of(head: HeadModel, face: torch.Tensor, *regions: str) -> torch.Tenso
 
 
 @pytest.mark.parametrize("name", FACES)
-def test_nothing_tears_between_lips_lids_and_eyeballs(head: HeadModel, name: str) -> None:
-    """A tear shows the inside of the head: triangles seen from behind."""
+def test_no_surface_is_seen_from_behind(head: HeadModel, name: str) -> None:
+    """A torn surface shows the inside of the head. A gap beside an eyeball is not found by this:
+    the walls of the eye's socket face outwards too."""
     face, behind = seen(head, name)
     neck = head.region_mask("neck")[face.clamp(min=0)]  # its open end may show its inside
     holes = (behind & ~neck).flatten(1).sum(1)
