@@ -62,7 +62,7 @@ class Settings:
 
     seed: int = 0
     start_from: str | None = None  # folder of a finished prior to train on, instead of from scratch
-    characters: int = 20_000
+    characters: int = 60_000
     held_out_characters: int = 512
     held_out_pictures: int = 1024
     chunk: int = 256  # pictures rendered, encoded and replaced together

@@ -46,12 +46,12 @@ _QUALITY = (
 _MENTION_UNUSUAL = 0.95
 _MENTION_USUAL = {
     "age": 0.8,  # there is a word for it only when young or old
-    "skin": 0.4,
+    "skin": 0.55,
     "hair": 0.8,
     "brows": 0.1,
     "beard": 0.92,
     "lips": 0.75,
-    "eyes": 0.25,
+    "eyes": 0.5,  # small in the picture: they are learned only if they are often named
     "glasses": 0.95,
     "paint": 0.95,
     "accessory": 0.95,
