@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -73,3 +74,20 @@ def test_sizes_and_batches_have_graphs_of_their_own(player, on_gpu, poses):
         expected = player.render(poses[:rows], cameras).rgb
         assert psnr(fast.render(poses[:rows], cameras).rgb, expected) > 50
     assert len(fast._captured) == 3
+
+
+@pytest.mark.parametrize("capture", [True, False])
+def test_splats_that_are_all_too_faint_leave_the_background(on_gpu, poses, capture):
+    faint = replace(
+        on_gpu.avatar,
+        splats=replace(
+            on_gpu.avatar.splats, opacities=torch.full_like(on_gpu.avatar.splats.opacities, -20.0)
+        ),
+    )
+    fast = FastPlayer(faint, on_gpu.head, capture=capture)
+    background = torch.tensor([0.2, 0.9, 0.4])
+    cameras = Cameras.orbit(0.0, 0.0, 2.4, 40.0, 32, 48)
+    pictures = fast.render(poses[:2], cameras, background)
+    assert pictures.rgb.shape == (2, 1, 32, 48, 3)
+    assert torch.equal(pictures.rgb.cpu(), background.expand(2, 1, 32, 48, 3))
+    assert not pictures.alpha.any()

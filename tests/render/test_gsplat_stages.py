@@ -39,7 +39,10 @@ def listed(found: Ellipses, room: int) -> tuple[list[list[int]], int]:
     rows, columns = grid(CAMERAS)
     n_tiles = 4 * (rows + 1) * columns
     tiles, count = list_tiles(
-        found, CAMERAS, torch.arange(room), torch.arange(n_tiles, dtype=torch.int16)
+        found,
+        CAMERAS,
+        torch.arange(room, dtype=torch.int32),
+        torch.arange(n_tiles, dtype=torch.int16),
     )
     assert tiles.offsets.shape == (2, 2, rows + 1, columns)
     assert tiles.ids.dtype == tiles.offsets.dtype == torch.int32
@@ -95,7 +98,7 @@ def fake_projection(
 
 def fake_rasterize(
     means2d: Tensor, conics: Tensor, colors: Tensor, opacities: Tensor, width: int, height: int,
-    size: int, offsets: Tensor, ids: Tensor,
+    size: int, offsets: Tensor, ids: Tensor, *, backgrounds: Tensor | None,
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """As gsplat's kernel reads them: a tile's splats lie between its offset and the next."""
     images = means2d.shape[:2]
@@ -121,6 +124,9 @@ def fake_rasterize(
             h, w = min(size, height - top), min(size, width - left)
             rgb[p, c, top : top + h, left : left + w] = blended[:h, :w, :3]
             alpha[p, c, top : top + h, left : left + w] = covered[:h, :w]
+    if backgrounds is not None:
+        assert backgrounds.shape == (*images, 3)
+        rgb = rgb + (1 - alpha) * backgrounds[:, :, None, None]
     return rgb, alpha
 
 
@@ -138,7 +144,8 @@ def grouped(n: int = 200) -> tuple[GroupedSplats, Tensor]:
     return splats, torch.cat([linear, 0.2 * torch.randn(2, 7, 3, 1, generator=g)], -1)
 
 
-def test_the_parts_put_together_make_the_picture(monkeypatch):
+@pytest.mark.parametrize("background", [None, torch.tensor([0.9, 0.2, 0.5])])
+def test_the_parts_put_together_make_the_picture(monkeypatch, background):
     monkeypatch.setattr(gsplat, "fully_fused_projection", fake_projection)
     monkeypatch.setattr(gsplat, "rasterize_to_pixels", fake_rasterize)
     splats, maps = grouped()
@@ -146,11 +153,14 @@ def test_the_parts_put_together_make_the_picture(monkeypatch):
     found = _gsplat_stages.project(means, covariances, splats.opacities, CAMERAS)
     rows, columns = grid(CAMERAS)
     tiles, count = list_tiles(
-        found, CAMERAS, torch.arange(20_000), torch.arange(4 * (rows + 1) * columns)
+        found,
+        CAMERAS,
+        torch.arange(20_000, dtype=torch.int32),
+        torch.arange(4 * (rows + 1) * columns, dtype=torch.int32),
     )
     assert 0 < count < 20_000
-    rgb, alpha = _gsplat_stages.rasterize(found, tiles, splats, CAMERAS)
-    expected, covered = render_grouped(splats, maps, CAMERAS)
+    rgb, alpha = _gsplat_stages.rasterize(found, tiles, splats, CAMERAS, background)
+    expected, covered = render_grouped(splats, maps, CAMERAS, background)
     assert torch.allclose(rgb, expected, atol=2e-3)
     assert torch.allclose(alpha, covered, atol=2e-3)
     assert float(covered.mean()) > 0.2

@@ -15,7 +15,7 @@ from headstudio.render.grouped import place
 if TYPE_CHECKING:
     from headstudio.animation.fast_player import FastPlayer
 
-ROOM = 1.5
+ROOM = 1.25
 """Room for pairs of a splat and a tile, as a multiple of what the first picture needed."""
 _WARM_UP = 3
 
@@ -53,7 +53,7 @@ class CapturedPlayer:
         self._tiles = torch.arange(
             n_tiles, device=device, dtype=torch.int16 if n_tiles < 2**15 else torch.int32
         )
-        self._slots = torch.empty(0, device=device)
+        self._slots = torch.empty(0, dtype=torch.int32, device=device)
         self._graph: torch.cuda.CUDAGraph | None = None
 
     def render(self, packed: Tensor, cameras: Cameras, background: Tensor | None) -> Pictures:
@@ -86,7 +86,7 @@ class CapturedPlayer:
             needed = len(_gsplat_stages.intersect(ellipses, self.cameras).ids)
         self._graph = None  # its memory is free before more is taken
         room = max(1024, int(ROOM * needed))
-        self._slots = torch.arange(room, device=self.player.device)
+        self._slots = torch.arange(room, dtype=torch.int32, device=self.player.device)
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -105,5 +105,7 @@ class CapturedPlayer:
         means, covariances = place(splats, self.player.maps(self.packed))
         ellipses = _gsplat_stages.project(means, covariances, splats.opacities, self.cameras)
         tiles, count = _gsplat_stages.list_tiles(ellipses, self.cameras, self._slots, self._tiles)
-        rgb, alpha = _gsplat_stages.rasterize(ellipses, tiles, splats, self.cameras)
-        return rgb + (1 - alpha) * self.background, alpha, count
+        rgb, alpha = _gsplat_stages.rasterize(
+            ellipses, tiles, splats, self.cameras, self.background
+        )
+        return rgb, alpha, count

@@ -34,7 +34,7 @@ class FastPlayer:
 
     def __init__(self, avatar: Avatar, head: HeadModel, capture: bool = True) -> None:
         self.head, self.splats = prepare(avatar, head)
-        self.capture = capture and self.device.type == "cuda"
+        self.capture = capture and self.device.type == "cuda" and self.splats.n > 0
         self._captured: dict[tuple[float, ...], CapturedPlayer] = {}
 
     @property

@@ -90,52 +90,58 @@ def list_tiles(
     a row of tiles below the last picture, which no pixel lies in. (Every picture has such a row.)
 
     Args:
-        ellipses: I = P * C pictures.
+        ellipses: I = P * C pictures, of one splat at least.
         cameras: that they are seen by.
-        slots: ``arange(M)``: room for M pairs of a splat and a tile.
+        slots: ``arange(M)`` int32: room for M pairs of a splat and a tile.
         tiles: ``arange(I * (rows + 1) * columns)``, int16 if it fits, which halves the sorting.
 
     Returns:
         The tiles, with rows + 1 rows; and how many pairs there are, ``[]`` int64. If that is more
         than M, the farthest splats are missing.
+
+    There are several times as many pairs as splats. What can be worked out for each splat is, and
+    its pairs find it in one row of numbers; 32 bits do for them.
     """
     rows, columns = grid(cameras)
-    images, n = ellipses.depths.shape[:2], ellipses.depths.shape[2]
-    low = (ellipses.means2d - ellipses.radii) / TILE
-    high = (ellipses.means2d + ellipses.radii) / TILE
-    (left, top), (right, bottom) = low.floor().unbind(-1), high.ceil().unbind(-1)
-    left, right = left.clamp(0, columns).long(), right.clamp(0, columns).long()
-    top, bottom = top.clamp(0, rows).long(), bottom.clamp(0, rows).long()
-    seen = (ellipses.radii > 0).all(-1)
+    images, per_image = ellipses.depths.shape[:2], (rows + 1) * columns
+    low = ((ellipses.means2d - ellipses.radii) / TILE).floor()
+    high = ((ellipses.means2d + ellipses.radii) / TILE).ceil()
+    (left, top), (right, bottom) = low.unbind(-1), high.unbind(-1)
+    left, right = left.clamp(0, columns).int(), right.clamp(0, columns).int()
+    top, bottom = top.clamp(0, rows).int(), bottom.clamp(0, rows).int()
     across = right - left
-    count = torch.where(seen, across * (bottom - top), 0).flatten()
+    # Of splats that are not seen nothing is known: their numbers may be anything.
+    count = across * (bottom - top) * (ellipses.radii > 0).all(-1)
+    corner = top * columns + left + tiles[::per_image].view(*images, 1)
 
     order = torch.sort(ellipses.depths.flatten(), stable=True).indices
-    in_order = count[order]
-    stop = in_order.cumsum(0)
-    at = torch.searchsorted(stop, slots, right=True)
-    used = at < len(order)
-    at = at.clamp(max=len(order) - 1)
-    splat = order[at]
-    number = slots - (stop[at] - in_order[at])  # of the tiles this splat touches, row by row
-    width = across.flatten()[splat].clamp(min=1)
-    down = torch.div(number, width, rounding_mode="floor")
-    row = top.flatten()[splat] + down
-    tile = row * columns + left.flatten()[splat] + number - down * width
-    image = torch.div(splat, n, rounding_mode="floor")
-    per_image = (rows + 1) * columns
-    tile = torch.where(used, image * per_image + tile, len(tiles) - 1)
+    by_splat = torch.stack([count, across.clamp(min=1), corner], -1).view(-1, 3)
+    number, width, first = by_splat.index_select(0, order).unbind(-1)
+    stop = number.cumsum(0)  # int64: from close by, every splat may touch every tile
+    end = stop.clamp(max=torch.iinfo(torch.int32).max).int()
+    by_rank = torch.stack([end - number, width, first, order.int()], -1)
+
+    rank = torch.searchsorted(end, slots, right=True, out_int32=True)
+    rank_or_last = rank.clamp(max=len(order) - 1)
+    begin, width, first, ids = by_rank.index_select(0, rank_or_last).unbind(-1)
+    nth = slots - begin  # of the tiles this splat touches, row by row
+    down = torch.div(nth, width, rounding_mode="floor")
+    tile = (first + nth).addcmul_(down, columns - width)
+    tile = tile.masked_fill_(rank >= len(order), len(tiles) - 1)
 
     by_tile = torch.sort(tile.to(tiles.dtype), stable=True)
-    ids = splat[by_tile.indices].int()
-    offsets = torch.searchsorted(by_tile.values, tiles).int()
-    return Tiles(offsets.view(*images, rows + 1, columns), ids), stop[-1]
+    offsets = torch.searchsorted(by_tile.values, tiles, out_int32=True)
+    return Tiles(offsets.view(*images, rows + 1, columns), ids[by_tile.indices]), stop[-1]
 
 
 def rasterize(
-    ellipses: Ellipses, tiles: Tiles, splats: GroupedSplats, cameras: Cameras
+    ellipses: Ellipses,
+    tiles: Tiles,
+    splats: GroupedSplats,
+    cameras: Cameras,
+    background: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Colours ``[P, C, H, W, 3]`` over black, and alpha ``[P, C, H, W, 1]``."""
+    """Colours ``[P, C, H, W, 3]`` over a background ``[3]`` or black, alpha ``[P, C, H, W, 1]``."""
     from gsplat import rasterize_to_pixels
 
     images = ellipses.depths.shape
@@ -149,5 +155,6 @@ def rasterize(
         TILE,
         tiles.offsets,
         tiles.ids,
+        backgrounds=None if background is None else background.expand(*images[:2], 3),
     )
     return rgb, alpha

@@ -57,15 +57,20 @@ def place(splats: GroupedSplats, maps: Tensor) -> tuple[Tensor, Tensor]:
         maps: ``[P, G, 3, 4]``: world = ``maps[..., :3] @ local + maps[..., 3]``.
 
     The covariances are the upper triangles (xx, xy, xz, yy, yz, zz), as gsplat takes them. Few
-    large elementwise operations: matrix libraries are slow at a million matrices of 3 x 3.
+    large elementwise operations: matrix libraries are slow at a million matrices of 3 x 3, and an
+    array of all the products before they are summed would be three times as large as the sums.
     """
     carry = maps.index_select(1, splats.group)
-    linear = carry[..., :3]
+    linear, axes = carry[..., :3], splats.axes
     means = (linear * splats.means[:, None, :]).sum(-1) + carry[..., 3]
-    axes = (linear[..., None] * splats.axes[:, None]).sum(-2)  # [P, N, 3, 3]
-    rows = axes.unbind(-2)
-    pairs = [(rows[i] * rows[j]).sum(-1) for i in range(3) for j in range(i, 3)]
-    return means, torch.stack(pairs, dim=-1)
+    turned = linear[..., 0, None] * axes[:, None, 0]  # [P, N, 3, 3], the sum over j of ij, jk
+    turned = turned.addcmul_(linear[..., 1, None], axes[:, None, 1])
+    turned = turned.addcmul_(linear[..., 2, None], axes[:, None, 2])
+    x, y, z = turned.unbind(-1)
+    full = x[..., :, None] * x[..., None, :]
+    full = full.addcmul_(y[..., :, None], y[..., None, :])
+    full = full.addcmul_(z[..., :, None], z[..., None, :])
+    return means, torch.cat([full[..., 0, :], full[..., 1, 1:], full[..., 2, 2:]], dim=-1)
 
 
 @torch.no_grad()
@@ -87,17 +92,20 @@ def render_grouped(
         rgb ``[P, C, H, W, 3]`` and alpha ``[P, C, H, W, 1]``.
     """
     cameras = cameras.expand(maps.shape[0])
-    if maps.device.type == "cpu":
-        from headstudio.render import _cpu
-
-        rgb, alpha = _cpu.rasterize_grouped(splats, maps, cameras)
-    else:
+    if maps.device.type == "cuda" and splats.n > 0:  # gsplat divides by the number of splats
         from headstudio.render import _gsplat_stages as stages
 
         means, covariances = place(splats, maps)
         ellipses = stages.project(means, covariances, splats.opacities, cameras)
         tiles = stages.intersect(ellipses, cameras)
-        rgb, alpha = stages.rasterize(ellipses, tiles, splats, cameras)
+        return stages.rasterize(ellipses, tiles, splats, cameras, background)
+    if maps.device.type == "cuda":
+        size = (cameras.poses, cameras.views, cameras.height, cameras.width)
+        rgb, alpha = maps.new_zeros(*size, 3), maps.new_zeros(*size, 1)
+    else:
+        from headstudio.render import _cpu
+
+        rgb, alpha = _cpu.rasterize_grouped(splats, maps, cameras)
     if background is not None:
         rgb = rgb + (1 - alpha) * background
     return rgb, alpha
