@@ -7,7 +7,8 @@ Everything is included: parameters start on the CPU, and a picture is counted wh
 the memory of the device. "single" waits for every picture before it gives out the next parameters,
 as a viewer does; "batched" gives out many at once. The fast path is compared with the usual one in
 the same run. The stages are timed alone, one after the other; on a GPU as CUDA graphs, without the
-time it takes to launch them.
+time it takes to launch them. Each line is printed when it is measured; what is being done goes to
+stderr.
 """
 
 from __future__ import annotations
@@ -18,11 +19,13 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "custom/threestudio-headstudio"))
 
@@ -36,11 +39,48 @@ from headstudio.motion import for_head, load_motion
 from headstudio.paths import find_asset
 from headstudio.render import Cameras, _cpu, _gsplat_stages
 from headstudio.render.grouped import place
-from headstudio.splats import Avatar, load_avatar
+from headstudio.splats import (
+    Avatar,
+    Splats,
+    load_avatar,
+    quaternion_conjugate,
+    quaternion_product,
+)
 
 DEFAULTS = {"cpu": (256, 20_000, 4), "cuda": (1024, 100_000, 16)}
 TARGETS = {"cpu": (">= 10", None), "cuda": (">= 900", ">= 2000")}
+LARGEST_BUILT = 24_000
+"""Splats; a character of more takes minutes to build (hair styles it does not wear included)."""
 Stage = Callable[[], object]
+_START = time.perf_counter()
+
+
+def say(doing: str) -> None:
+    """What is done now, and since when, to stderr."""
+    print(f"{time.perf_counter() - _START:6.1f} s  {doing}", file=sys.stderr, flush=True)
+
+
+def refined(splats: Splats, n: int) -> Splats:
+    """N splats that look about the same: each is cut into equally many smaller ones.
+
+    The small ones share the volume; their centres are random, with what variance is left. Which n
+    of them are kept is random too.
+    """
+    generator = torch.Generator().manual_seed(0)
+    times = -(-n // splats.n)
+    many = splats[torch.arange(splats.n).repeat_interleave(times)]
+    if times > 1:
+        share = times ** (-1 / 3)
+        offsets = many.scales.exp() * torch.randn(many.n, 3, generator=generator)
+        turn = F.normalize(many.quats, dim=-1)
+        turned = quaternion_product(turn, F.pad(offsets, (1, 0)))
+        offsets = quaternion_product(turned, quaternion_conjugate(turn))[:, 1:]
+        many = replace(
+            many,
+            means=many.means + math.sqrt(1 - share**2) * offsets,
+            scales=many.scales + math.log(share),
+        )
+    return many[torch.randperm(many.n, generator=generator)[:n]]
 
 
 def make_player(options: argparse.Namespace) -> Player:
@@ -49,9 +89,11 @@ def make_player(options: argparse.Namespace) -> Player:
     if options.avatar:
         return Player.of(load_avatar(options.avatar, head.to(options.device)), head)
     character = sample_character(np.random.default_rng(3))
-    splats = build_splats(character, head, 2 * options.splats)
-    chosen = torch.randperm(splats.n, generator=torch.Generator().manual_seed(0))
-    splats = splats[chosen[: options.splats]].to(options.device)
+    wanted = options.splats
+    # Of a character's splats, those of parts that it does not have are left out.
+    built = 2 * wanted if wanted <= LARGEST_BUILT else LARGEST_BUILT
+    say(f"building a character of {built} splats")
+    splats = refined(build_splats(character, head, built), wanted).to(options.device)
     shape = torch.tensor(character.shape, device=options.device)
     return Player.of(Avatar(splats, shape, "", 1.5), head.to(options.device))
 
@@ -74,41 +116,47 @@ def rate(draw: Callable[[FlameParams], object], poses: list[FlameParams], device
     return sum(len(params) for params in poses) / best
 
 
-def cpu_times(stages: dict[str, Stage], repeat: int) -> dict[str, float]:
+def cpu_time(stage: Stage, repeat: int) -> float:
     """Median milliseconds."""
-    times = {}
-    for name, stage in stages.items():
+    stage()
+    taken = []
+    for _ in range(repeat):
+        start = time.perf_counter()
         stage()
-        taken = []
-        for _ in range(repeat):
-            start = time.perf_counter()
+        taken.append(time.perf_counter() - start)
+    return 1e3 * statistics.median(taken)
+
+
+def cuda_time(stage: Stage, repeat: int, eager: bool) -> float:
+    """Mean milliseconds on the GPU, as a graph of its own unless ``eager``."""
+    stage()
+    torch.cuda.synchronize()
+    replay = stage
+    if not eager:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
             stage()
-            taken.append(time.perf_counter() - start)
-        times[name] = 1e3 * statistics.median(taken)
-    return times
-
-
-def cuda_times(stages: dict[str, Stage], repeat: int) -> dict[str, float]:
-    """Mean milliseconds on the GPU of each stage as a graph of its own; eager if it cannot be."""
-    times = {}
-    for name, stage in stages.items():
-        stage()
-        torch.cuda.synchronize()
-        replay: Stage = stage
-        if not name.endswith("(eager)"):
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                stage()
-            replay = graph.replay
-        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        replay = graph.replay
+    start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    replay()
+    start.record()
+    for _ in range(repeat):
         replay()
-        start.record()
-        for _ in range(repeat):
-            replay()
-        stop.record()
-        torch.cuda.synchronize()
-        times[name] = start.elapsed_time(stop) / repeat
-    return times
+    stop.record()
+    torch.cuda.synchronize()
+    return start.elapsed_time(stop) / repeat
+
+
+def stage_times(
+    fast: FastPlayer, params: FlameParams, cameras: Cameras, repeat: int
+) -> Iterator[tuple[str, float]]:
+    """Each stage and its milliseconds, as they are measured."""
+    if fast.device.type == "cpu":
+        for name, stage in cpu_stages(fast, params, cameras).items():
+            yield name, cpu_time(stage, repeat)
+    else:
+        for name, stage in cuda_stages(fast, params, cameras).items():
+            yield name, cuda_time(stage, repeat, name.endswith("(eager)"))
 
 
 def common_stages(fast: FastPlayer, packed: torch.Tensor) -> dict[str, Stage]:
@@ -145,7 +193,9 @@ def cuda_stages(fast: FastPlayer, params: FlameParams, cameras: Cameras) -> dict
         "projection": lambda: _gsplat_stages.project(means, covariances, splats.opacities, cameras),
         "sort": lambda: _gsplat_stages.list_tiles(ellipses, cameras, graph._slots, graph._tiles),
         "sort by gsplat (eager)": lambda: _gsplat_stages.intersect(ellipses, cameras),
-        "rasterise": lambda: _gsplat_stages.rasterize(ellipses, tiles, splats, cameras),
+        "rasterise": lambda: _gsplat_stages.rasterize(
+            ellipses, tiles, splats, cameras, graph.background
+        ),
         "whole graph": graph.frame,
     }
 
@@ -165,6 +215,7 @@ def main() -> None:
     options.size, options.splats = options.size or size, options.splats or n
     torch.set_num_threads(options.threads)
     player = make_player(options)
+    say(f"{player.avatar.splats.n} splats are ready")
     measure(player, options, options.batch or [batch])
 
 
@@ -184,6 +235,7 @@ def measure(player: Player, options: argparse.Namespace, batches: list[int]) -> 
     frames = [params[i] for i in range(options.frames)]
     cameras = Cameras.orbit(15.0, 5.0, 2.5, 40.0, size, size)
 
+    say("drawing the first pictures: kernels are compiled or loaded, graphs are captured")
     worst = math.inf
     for pose in (frames[0], frames[len(frames) // 3], frames[-1]):
         error = fast.render(pose, cameras).rgb - player.render(pose, cameras).rgb
@@ -209,10 +261,10 @@ def measure(player: Player, options: argparse.Namespace, batches: list[int]) -> 
             value = rate(lambda pose: eager.render(pose, on_device), parts, device)
             report("animate_batched_without_graph", value, "fps", batch=b)
     for b in (1, *batches):
-        stages = (cuda_stages if device == "cuda" else cpu_stages)(fast, params[:b], cameras)
-        times = (cuda_times if device == "cuda" else cpu_times)(stages, 20)
-        for stage, milliseconds in times.items():
+        say(f"timing the stages of {b} poses at once")
+        for stage, milliseconds in stage_times(fast, params[:b], cameras, 20):
             report("animate_stage", milliseconds, "ms", batch=b, stage=stage)
+    say("done")
 
 
 if __name__ == "__main__":
