@@ -30,9 +30,10 @@ class WorldFrame:
 
     def to_world(self, points: Tensor) -> Tensor:
         """FLAME points [..., 3] in the world."""
-        # A permutation of the axes instead of a product with R: exact, and a view.
-        return ((points - self.center) * self.scale)[..., [2, 0, 1]]
+        # The product with R is a permutation of the axes, and exact. By a roll, because indices in
+        # a list would be copied to a GPU, which is waited for.
+        return ((points - self.center) * self.scale).roll(1, dims=-1)
 
     def to_flame(self, points: Tensor) -> Tensor:
         """World points [..., 3] in FLAME's frame."""
-        return points[..., [1, 2, 0]] / self.scale + self.center
+        return points.roll(-1, dims=-1) / self.scale + self.center

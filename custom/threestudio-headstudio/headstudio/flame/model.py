@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from smplx.lbs import blend_shapes, lbs
+from smplx.lbs import blend_shapes
 from torch import Tensor, nn
 
 from headstudio.errors import HeadStudioError
@@ -20,6 +20,7 @@ from headstudio.flame.landmarks import (
     flame_landmarks,
 )
 from headstudio.flame.params import POSE_NAMES, FlameParams
+from headstudio.flame.skinning import skin
 
 
 class HeadModel(nn.Module):
@@ -40,7 +41,6 @@ class HeadModel(nn.Module):
     parents: Tensor  # [5] int64
     lbs_weights: Tensor  # [V, 5]
     face_region: Tensor  # [F] int64 into region_names, -1 unlabelled
-    _landmark_index: Tensor | None
     _landmark_face: Tensor | None
     _landmark_barycentric: Tensor | None
 
@@ -84,7 +84,7 @@ class HeadModel(nn.Module):
         return cls(read_head(path))
 
     def forward(self, params: FlameParams) -> Tensor:
-        """Posed vertices [P, V, 3] in FLAME's frame, by linear blend skinning (``smplx.lbs``).
+        """Posed vertices [P, V, 3] in FLAME's frame, by linear blend skinning.
 
         ``shape`` and ``expression`` may have fewer columns than the model, the rest being zero.
         Always in the precision of the buffers, also under autocast: half precision would move
@@ -121,22 +121,27 @@ class HeadModel(nn.Module):
             pose = torch.cat(
                 [getattr(params, name).to(dtype).expand(size, 3) for name in POSE_NAMES], dim=1
             )
-            vertices, joints = lbs(
-                betas=params.expression.to(dtype).expand(size, -1),
+            vertices, joints = skin(
+                expression=params.expression.to(dtype).expand(size, -1),
                 pose=pose,
-                v_template=identity,
-                shapedirs=self.shapedirs[..., self.n_shape : self.n_shape + n_expression],
+                identity=identity,
+                expression_directions=self.shapedirs[
+                    ..., self.n_shape : self.n_shape + n_expression
+                ],
                 posedirs=self.posedirs,
                 J_regressor=self.J_regressor,
-                parents=self.parents,
-                lbs_weights=self.lbs_weights,
+                parents=PARENTS,
+                weights=self.lbs_weights,
             )
             translation = params.translation.to(dtype)[:, None]
         return vertices + translation, joints + translation
 
     @property
     def landmarks(self) -> LandmarkEmbedding:
-        """The MediaPipe landmarks, on the device of the model.
+        """The MediaPipe landmarks, on the device of the model; their numbers stay on the CPU.
+
+        The numbers are looked up by the host alone, at every training step: from a GPU they would
+        have to be waited for.
 
         Raises:
             HeadStudioError: if the head has none.
@@ -160,15 +165,15 @@ class HeadModel(nn.Module):
         embedding = flame_landmarks()
         device = self.v_template.device
         return LandmarkEmbedding(
-            embedding.mediapipe_index.to(device),
+            embedding.mediapipe_index,
             embedding.face.to(device),
             embedding.barycentric.to(self.v_template),
         )
 
     def _set_landmarks(self, embedding: LandmarkEmbedding | None) -> None:
+        self._landmark_index = None if embedding is None else embedding.mediapipe_index.cpu()
         # Buffers, so that they follow the model to its device.
         for name, field in (
-            ("_landmark_index", "mediapipe_index"),
             ("_landmark_face", "face"),
             ("_landmark_barycentric", "barycentric"),
         ):

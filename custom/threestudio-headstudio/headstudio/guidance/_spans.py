@@ -17,6 +17,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from headstudio.on_device import constant
+
 _SHIFT = 16  # fractional bits of OpenCV's fixed-point coordinates
 _ONE = 1 << _SHIFT
 _HALF = _ONE >> 1
@@ -268,8 +270,8 @@ def _disc(center: Tensor, radius: int) -> Spans:
     """Filled circle around pixels [..., 2]."""
     offsets, half_widths = zip(*_disc_rows(radius), strict=True)
     x, y = center[..., :1], center[..., 1:]
-    row = y + torch.tensor(offsets, device=center.device)
-    half = torch.tensor(half_widths, device=center.device)
+    row = y + constant(offsets, center)
+    half = constant(half_widths, center)
     return Spans(row, x - half, x + half, torch.ones_like(row, dtype=torch.bool))
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from headstudio.flame import HeadModel
 from headstudio.guidance._mediapipe_topology import FACE_OVAL, LEFT_EYE, LIPS, PUPILS, RIGHT_EYE
 from headstudio.guidance.drawing import draw_control
+from headstudio.on_device import constant
 from headstudio.render.cameras import Cameras
 from headstudio.render.mesh import point_visibility, vertex_normals
 
@@ -59,7 +60,7 @@ def control_image(
     visible = landmark_visibility(head, vertices, points, cameras)  # [P, C, L]
     cameras = cameras.expand(len(visible))
     pixels, _ = cameras.project(points)  # [P, C, L, 2]
-    pixels = pixels * pixels.new_tensor([width / cameras.width, height / cameras.height])
+    pixels = pixels * constant((width / cameras.width, height / cameras.height), pixels)
     image = draw_control(
         pixels.flatten(0, 1),
         visible.flatten(0, 1),

@@ -19,6 +19,7 @@ from headstudio.guidance._mediapipe_topology import (
     REFERENCE_HEIGHT,
 )
 from headstudio.guidance._spans import covered, line_spans, square_spans
+from headstudio.on_device import constant
 
 
 def line_thickness(height: int) -> int:
@@ -79,7 +80,7 @@ def draw_control(
     plan = _plan(index, points2d.device)
 
     points2d = points2d.detach()
-    size = points2d.new_tensor([width, height])
+    size = constant((width, height), points2d)
     inside = (points2d >= 0) & (points2d <= size)  # a NaN is outside
     drawn = visible & inside.all(dim=-1)
     # The annotator lets lines end on the far border itself, but not pupils.

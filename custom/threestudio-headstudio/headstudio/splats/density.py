@@ -17,6 +17,7 @@ from gsplat.strategy import ops
 from torch import Tensor, nn
 
 from headstudio.errors import HeadStudioError
+from headstudio.on_device import constant
 from headstudio.settings import check_all, setting
 from headstudio.splats.optimizers import views_by_parameter
 from headstudio.splats.parameters import SplatModule
@@ -160,7 +161,7 @@ class DensityControl(nn.Module):
                 f"shape {tuple(grad.shape)}."
             )
         self._fit(n, grad.device)
-        half_picture = grad.new_tensor([width / 2, height / 2])
+        half_picture = constant((width / 2, height / 2), grad)
         norms = torch.linalg.vector_norm(grad * half_picture / loss_scale, dim=-1).reshape(-1, n)
         radii = radii.reshape(-1, n).float()
         visible = radii > 0

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from headstudio.on_device import constant
+
 
 def matrix_to_quaternion(rotation: Tensor) -> Tensor:
     """Quaternion of a rotation matrix.
@@ -60,4 +62,4 @@ def quaternion_product(left: Tensor, right: Tensor) -> Tensor:
 
 def quaternion_conjugate(quaternion: Tensor) -> Tensor:
     """Inverse rotation of unit quaternions ``[..., 4]``, wxyz."""
-    return quaternion * quaternion.new_tensor([1.0, -1.0, -1.0, -1.0])
+    return quaternion * constant((1.0, -1.0, -1.0, -1.0), quaternion)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from headstudio.errors import HeadStudioError
+from headstudio.on_device import constant
 from headstudio.splats.parameters import Splats, rgb_to_sh, sh_to_rgb
 from headstudio.splats.quaternions import (
     matrix_to_quaternion,
@@ -96,7 +97,7 @@ def triangle_frames(vertices: Tensor, faces: Tensor) -> TriangleFrames:
 
     length = torch.linalg.vector_norm(along, dim=-1, keepdim=True)
     usable = length > _MIN_LENGTH
-    along_or_axis = torch.where(usable, along, along.new_tensor([1.0, 0.0, 0.0]))
+    along_or_axis = torch.where(usable, along, constant((1.0, 0.0, 0.0), along))
     x = F.normalize(along_or_axis, dim=-1)
 
     normal = torch.linalg.cross(along, other)
