@@ -87,11 +87,11 @@ class GsplatRenderer(Rasterizer):
             ``posed``, ``cameras``, and for density control ``means2d`` (its gradient is filled in
             by backward) and ``radii``.
         """
-        posed = posed or self.geometry.pose(flame)
-        cameras = batch_cameras(c2w, fovy, height, width, poses=len(posed.vertices))
+        placed = self.place(c2w, fovy, height, width, flame, posed)
+        posed, cameras = placed["posed"], placed["cameras"]
         image = render_splats(posed.splats, cameras, backend=self.cfg.backend)
         opacity = image.alpha.flatten(0, 1)
-        background = self.background(dirs=view_directions(c2w, fovy, height, width))
+        background = self.background(dirs=self._directions(c2w, fovy, height, width))
         return {
             "comp_rgb": image.rgb.flatten(0, 1) + (1.0 - opacity) * background,
             "opacity": opacity,
@@ -101,6 +101,27 @@ class GsplatRenderer(Rasterizer):
             "means2d": image.means2d,
             "radii": image.radii,
         }
+
+    def place(
+        self,
+        c2w: Tensor,
+        fovy: Tensor,
+        height: int,
+        width: int,
+        flame: Mapping[str, Tensor] | None = None,
+        posed: PosedHead | None = None,
+        **kwargs: Any,
+    ) -> dict[str, Any]:
+        """``posed`` and ``cameras`` of :meth:`forward`, whose arguments these are."""
+        posed = posed or self.geometry.pose(flame)
+        cameras = batch_cameras(c2w, fovy, height, width, poses=len(posed.vertices))
+        return {"posed": posed, "cameras": cameras}
+
+    def _directions(self, c2w: Tensor, fovy: Tensor, height: int, width: int) -> Tensor:
+        """What the background is asked for: of a single colour, one pixel is enough."""
+        if isinstance(self.background, threestudio.find("solid-color-background")):
+            return c2w.new_zeros(len(c2w), 1, 1, 3)
+        return view_directions(c2w, fovy, height, width)
 
 
 def view_directions(c2w: Tensor, fovy: Tensor, height: int, width: int) -> Tensor:

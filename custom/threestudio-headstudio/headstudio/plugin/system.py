@@ -158,11 +158,17 @@ class HeadStudioSystem(BaseLift3DSystem):
         with torch.autocast(self.device.type, enabled=False):
             return self.renderer(**batch)
 
+    def place(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The posed head and the cameras of a batch, ``posed`` and ``cameras`` of :meth:`forward`,
+        before anything is rendered."""
+        with torch.autocast(self.device.type, enabled=False):
+            return self.renderer.place(**batch)
+
     def control(self, out: dict[str, Any], size: int | None = None) -> tuple[Tensor, Tensor]:
         """The control image of a rendered batch, ``[B, H, W, 3]``, and its weight, ``[B]``.
 
         Args:
-            out: what :meth:`forward` returned.
+            out: what :meth:`forward` or :meth:`place` returned.
             size: height in pixels; None is that of the render. The width keeps the proportions.
         """
         cameras = out["cameras"]
@@ -176,14 +182,18 @@ class HeadStudioSystem(BaseLift3DSystem):
     # ------------------------------------------------------------------ training
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> dict[str, Tensor]:
-        out = self(batch)
+        # In rendering gsplat waits for the GPU. What is many small launches comes before, while the
+        # GPU is at the last step; what comes after gives it much to do at once.
+        placed = self.place(batch)
+        control = self._guiding_control(placed)
+        out = self({**batch, "posed": placed["posed"]})
         preview = self._preview_is_due()
         guided = call_guidance(
             self.guidance,
             out["comp_rgb"],
             self.prompt_utils,
             batch,
-            control=self._guiding_control(out),
+            control=control,
             guidance_eval=preview,
             draw_pose=lambda: self._driving_mesh(out),
         )
