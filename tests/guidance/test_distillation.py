@@ -322,8 +322,8 @@ def test_what_is_not_finite_is_counted_and_zeroed(
     expected, _, _ = case.gradient(DistillationConfig())
     predict = prior.predict_noise
 
-    def broken(*args):
-        predicted = predict(*args)
+    def broken(*args, **kwargs):
+        predicted = predict(*args, **kwargs)
         predicted[0, 0, 0, 0] = float("nan")  # the prompt's, of the first sample
         predicted[1, 1, :2, 0] = float("inf")
         return predicted

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from headstudio.errors import HeadStudioError
 from headstudio.guidance.prior import DiffusionPrior, resize, standard_normal
+from headstudio.on_device import OnTheWay
 
 # No deferred annotations here: a host's OmegaConf reads this dataclass's field types.
 
@@ -138,11 +139,15 @@ class ScoreDistillation:
             ``grad_norm`` of the batch; ``n_nonfinite``, how many entries of the gradient were
             not finite and were set to 0; ``n_predictions``; ``min_step`` and ``max_step``.
         """
+        # Where no landmark is visible, the ControlNet need not be asked. The host has to know, and
+        # learns it while the encoder is at work.
+        weighed = OnTheWay(visible) if isinstance(visible, Tensor) else None
         latents = self._latents(rgb, rgb_as_latents, generator)
         steps = self._steps(len(latents), t, generator)
         grad, n_nonfinite, n_predictions = self.gradient(
             latents.detach(), steps, text, negative, null, control, visible,
             noise=noise, generator=generator,
+            asked=None if weighed is None else weighed.arrived() != 0,
         )  # fmt: skip
         target = (latents - grad).detach()
         return {
@@ -167,8 +172,13 @@ class ScoreDistillation:
         *,
         noise: Tensor | None = None,
         generator: torch.Generator | None = None,
+        asked: Tensor | None = None,  # [B] bool, on the CPU
     ) -> tuple[Tensor, Tensor, int]:
         """The gradient with respect to the latents, clipped.
+
+        Args:
+            asked: False where ``visible`` is known to be 0; the ControlNet is not asked there.
+            others: as in a call.
 
         Returns:
             gradient [B, C, h, w]; how many of its entries were not finite (a scalar tensor) and
@@ -184,7 +194,8 @@ class ScoreDistillation:
             else steps.new_empty(0)
         )
         everyone = torch.arange(batch)
-        sample = torch.cat([everyone, everyone, late]).to(device, non_blocking=True)
+        view = torch.cat([everyone, everyone, late])
+        sample = view.to(device, non_blocking=True)
         late = late.to(device, non_blocking=True)
         t = steps.to(device, non_blocking=True)
 
@@ -198,8 +209,11 @@ class ScoreDistillation:
         conditions: tuple[Tensor, ...] = ()
         if control is not None and c.control_weight != 0:
             weight = torch.as_tensor(visible, dtype=torch.float32, device=device).expand(batch)
-            conditions = (control[sample], c.control_weight * weight[sample])
-        predicted = prior.predict_noise(noisy[sample], t[sample], embeddings, *conditions)
+            conditions = (control, c.control_weight * weight[sample])
+        predicted = prior.predict_noise(
+            noisy[sample], t[sample], embeddings, *conditions,
+            picture=view, asked=None if asked is None else asked.expand(batch)[view],
+        )  # fmt: skip
         e_text, e_null, e_negative = predicted.split([batch, batch, len(late)])
 
         grad = e_null + c.guidance_scale * (e_text - e_null)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from headstudio.errors import HeadStudioError
+from headstudio.guidance._networks import Networks, Shown
 from headstudio.guidance._parts import Source, check_fit, check_local, is_local, locate
 
 _PREDICTIONS = ("epsilon", "v_prediction", "sample")
@@ -34,6 +35,7 @@ class DiffusionPrior:
         num_train_timesteps: T; timesteps are 0 .. T - 1.
         alphas_cumprod: [T] float32, the products ᾱ_t of the noise schedule.
         scheduler_config: the scheduler's configuration, for samplers.
+        networks: how UNet, ControlNet and the autoencoder's encoder are run.
         views_at_once: how many pictures are encoded in one pass, and for how many predictions are
             made, three each; None (the default) is all. With fewer, what the encoder's backward
             pass needs is computed again when it is needed, instead of kept: for less memory and
@@ -64,6 +66,7 @@ class DiffusionPrior:
         self.vae = _freeze(vae, dtype, device)
         self.unet = _freeze(unet, dtype, device)
         self.controlnet = None if controlnet is None else _freeze(controlnet, dtype, device)
+        self.networks = Networks(self.unet, self.controlnet, self.vae)
         self.scheduler_config = scheduler.config
         self.prediction_type: str = scheduler.config.prediction_type
         self.num_train_timesteps: int = int(scheduler.config.num_train_timesteps)
@@ -147,6 +150,29 @@ class DiffusionPrior:
             prior.free_text_encoder()
         return prior
 
+    def speed_up(
+        self,
+        *,
+        compile: bool = True,
+        channels_last: bool | None = None,
+        attention: str = "auto",
+        backend: str = "inductor",
+    ) -> None:
+        """Run the networks otherwise, with the same results but for rounding.
+
+        Args:
+            compile: let ``torch.compile`` fuse the UNet with the ControlNet, and the encoder with
+                its backward pass. The first call of each takes a minute or so.
+            channels_last: whether features lie in memory with the channels last, as convolutions
+                of half precision on a GPU want them; None is if ``compile``: without, what lies
+                between the convolutions is slower so.
+            attention: "auto", or "cudnn" for cuDNN's where it can be had.
+            backend: of ``torch.compile``.
+        """
+        self.networks.arrange(compile if channels_last is None else channels_last, attention)
+        if compile:
+            self.networks.compile(backend)
+
     # ------------------------------------------------------------------ text
 
     @torch.no_grad()
@@ -223,10 +249,7 @@ class DiffusionPrior:
         AutoencoderTiny has no posterior.
         """
         with torch.autocast(self.device.type, enabled=False):
-            encoded = self.vae.encode((2 * pictures - 1).to(self.dtype))
-        if not hasattr(encoded, "latent_dist"):
-            return encoded.latents.float(), pictures.new_empty(0)
-        return encoded.latent_dist.mean.float(), encoded.latent_dist.std.float()
+            return self.networks.encode((2 * pictures - 1).to(self.dtype))
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [B, C, h, w] to pictures [B, H, W, 3], clamped to [0, 1]."""
@@ -259,8 +282,11 @@ class DiffusionPrior:
         latents: Tensor,  # [N, C, h, w]
         t: Tensor,  # [N] int64
         text_embeddings: Tensor,  # [N, L, D]
-        control: Tensor | None = None,  # [N, H, W, 3]
+        control: Tensor | None = None,  # [N or B, H, W, 3]
         control_weight: Tensor | float = 1.0,  # [N]
+        *,
+        picture: Tensor | None = None,  # [N] int64, on the CPU
+        asked: Tensor | None = None,  # [N] bool, on the CPU
     ) -> Tensor:
         """The noise ε in noisy latents, in one pass for all N.
 
@@ -273,28 +299,38 @@ class DiffusionPrior:
             control: control images in [0, 1], any size. None leaves the ControlNet out.
             control_weight: what each sample's ControlNet residuals are multiplied by; 0 is the
                 same as no ControlNet.
+            picture: which of the control images each sample is shown, if several share one.
+            asked: False where the ControlNet need not be asked, because the weight is 0; by default
+                it is asked about every sample.
 
         Returns:
             [N, C, h, w] float32.
         """
-        at_once = len(latents) if self.views_at_once is None else 3 * self.views_at_once
-        if len(latents) > at_once:
-            weight = torch.as_tensor(control_weight, device=latents.device).expand(len(latents))
-            return torch.cat(
-                [
-                    self.predict_noise(
-                        latents[rows], t[rows], text_embeddings[rows],
-                        None if control is None else control[rows], weight[rows],
-                    )
-                    for rows in (slice(i, i + at_once) for i in range(0, len(latents), at_once))
-                ]
-            )  # fmt: skip
-        z, text = latents.to(self.dtype), text_embeddings.to(self.dtype)
-        with torch.autocast(self.device.type, enabled=False):
-            residuals = (
-                {} if control is None else self._residuals(z, t, text, control, control_weight)
+        n = len(latents)
+        at_once = n if self.views_at_once is None else 3 * self.views_at_once
+        shown = None
+        if control is not None:
+            self._check_control()
+            shown = Shown(
+                pictures=resize(control.movedim(-1, 1), self.control_size).to(self.dtype),
+                weight=torch.as_tensor(control_weight, device=latents.device).expand(n),
+                picture=torch.arange(n) if picture is None else picture,
+                asked=torch.ones(n, dtype=torch.bool) if asked is None else asked,
             )
-            output = self.unet(z, t, encoder_hidden_states=text, **residuals).sample.float()
+        if n <= at_once:
+            return self._noise(latents, t, text_embeddings, shown)
+        return torch.cat(
+            [
+                self._noise(latents[rows], t[rows], text_embeddings[rows], shown and shown.of(rows))
+                for rows in (slice(i, i + at_once) for i in range(0, n, at_once))
+            ]
+        )
+
+    def _noise(self, latents: Tensor, t: Tensor, text: Tensor, shown: Shown | None) -> Tensor:
+        """See :meth:`predict_noise`, in one pass."""
+        with torch.autocast(self.device.type, enabled=False):
+            z, text = latents.to(self.dtype), text.to(self.dtype)
+            output = self.networks.predict(z, t, text, shown).float()
         if self.prediction_type == "epsilon":
             return output
         alpha, sigma = self.alpha_sigma(t)
@@ -302,24 +338,12 @@ class DiffusionPrior:
             return alpha * output + sigma * latents
         return (latents - alpha * output) / sigma
 
-    def _residuals(
-        self, z: Tensor, t: Tensor, text: Tensor, control: Tensor, weight: Tensor | float
-    ) -> dict[str, Any]:
+    def _check_control(self) -> None:
         if self.controlnet is None:
             raise HeadStudioError(
                 "this prior was loaded without a ControlNet and cannot use a control image; load "
                 "it with with_controlnet=True, or pass control=None."
             )
-        picture = resize(control.movedim(-1, 1), self.control_size).to(self.dtype)
-        down, middle = self.controlnet(
-            z, t, encoder_hidden_states=text, controlnet_cond=picture, return_dict=False
-        )
-        weight = torch.as_tensor(weight, device=z.device).to(z.dtype).expand(len(z))
-        weight = weight.view(-1, 1, 1, 1)
-        return {
-            "down_block_additional_residuals": [weight * residual for residual in down],
-            "mid_block_additional_residual": weight * middle,
-        }
 
 
 def default_dtype(device: torch.device | str) -> torch.dtype:
@@ -344,9 +368,10 @@ def standard_normal(
     Drawn on the CPU, the same seed gives the same noise whatever the device.
     """
     source = torch.device("cpu") if generator is None else generator.device
-    return torch.randn(tuple(shape), generator=generator, device=source).to(
-        device, non_blocking=True
-    )
+    # From memory that is not pinned, a copy of this size makes the host wait for the GPU.
+    pinned = source.type == "cpu" and torch.device(device).type == "cuda"
+    drawn = torch.randn(tuple(shape), generator=generator, device=source, pin_memory=pinned)
+    return drawn.to(device, non_blocking=True)
 
 
 def _freeze(module: nn.Module, dtype: torch.dtype, device: torch.device) -> Any:
