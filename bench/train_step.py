@@ -3,18 +3,21 @@
     python -m tools.make_random_sd --out /tmp/random-sd
     python bench/train_step.py --sd /tmp/random-sd     # 8 views of 1024 px, 100 000 splats, SD 1.5
     python bench/train_step.py --mini                  # headstudio-mini.yaml as it is
+    python bench/train_step.py --sd /tmp/random-sd --profile /tmp/profile.txt
 
 The step is the real one: the system under lightning's trainer, with the configuration's optimisers,
 losses and logging. Density control is off, so that the number of splats stays. The floor is what
-nobody can leave out, called bare: the ControlNet and the UNet on as many samples as the step's
-predictions, the autoencoder's encoder forward and backward, the rasteriser forward and backward.
-Times are medians over ``--steps`` steps after ``--warm-up``; on CUDA they are the device's.
+nobody can leave out, called bare: the ControlNet and the UNet on as many samples as the steps'
+predictions were (rounded up), the autoencoder's encoder forward and backward, the rasteriser
+forward and backward; all compiled if the run is. Times are medians over ``--steps`` steps after
+``--warm-up``; on CUDA they are the device's. ``step`` is the mean over the steps on the wall.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import statistics
 import sys
@@ -32,8 +35,10 @@ for place in (REPOSITORY / "custom/threestudio-headstudio", REPOSITORY / "host")
 
 import pytorch_lightning as pl  # noqa: E402
 import torch  # noqa: E402
+from step_profile import EXTRA_STEPS, StepProfile  # noqa: E402
 
 import threestudio  # noqa: E402
+from headstudio.guidance._networks import Shown  # noqa: E402
 from headstudio.render import render_splats  # noqa: E402
 from headstudio.splats import PosedSplats  # noqa: E402
 from threestudio.utils.config import config_to_primitive, load_config  # noqa: E402
@@ -97,19 +102,24 @@ class Stopwatch:
 class Parts(pl.Callback):
     """Times the steps of a training run and what happens in them."""
 
-    def __init__(self, watch: Stopwatch, warm_up: int) -> None:
-        self.watch, self.warm_up = watch, warm_up
-        self.begin = self.wall = 0.0
-        self.counted = 0
+    def __init__(self, watch: Stopwatch, warm_up: int, steps: int) -> None:
+        self.watch, self.warm_up, self.steps = watch, warm_up, steps
+        self.begin = self.warming_up = 0.0
+        self.figures: dict[str, float] = {}
         self.out: dict[str, Any] = {}
+        self.predictions: list[int] = []
 
     def on_train_start(self, trainer: pl.Trainer, system: Any) -> None:
-        self._time(system, "forward", "geometry_and_rendering", keep=True)
+        self.begin = time.perf_counter()
+        self._time(system, "place", "geometry")
+        self._time(system, "forward", "rendering", keep=True)
         self._time(system, "control", "control_image")
         self._time(system.guidance.prior, "encode", "encoder_forward")
-        self._time(system.guidance.prior, "predict_noise", "unet_and_controlnet")
+        self._time(system.guidance.prior, "predict_noise", "unet_and_controlnet", rows=True)
 
-    def _time(self, owner: Any, method: str, name: str, keep: bool = False) -> None:
+    def _time(
+        self, owner: Any, method: str, name: str, keep: bool = False, rows: bool = False
+    ) -> None:
         inner = getattr(owner, method)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
@@ -117,18 +127,21 @@ class Parts(pl.Callback):
                 result = inner(*args, **kwargs)
             if keep:
                 self.out = result
+            if rows:
+                self.predictions.append(len(result))
             return result
 
         setattr(owner, method, timed)
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
-        self.watch.stop("step")
         if trainer.global_step == self.warm_up:
-            self.watch.forget()
             self._wait()
-            self.begin, self.counted = time.perf_counter(), 0
-        self.watch.start("step")
-        self.counted += 1
+            self.warming_up = 1e3 * (time.perf_counter() - self.begin)
+            self.watch.forget()
+            self.predictions.clear()
+            self.begin = time.perf_counter()
+        elif trainer.global_step == self.warm_up + self.steps:
+            self._finish()
 
     def on_before_backward(self, *_: Any) -> None:
         self.watch.start("backward")
@@ -143,24 +156,36 @@ class Parts(pl.Callback):
         self.watch.stop("optimiser")
 
     def on_train_end(self, *_: Any) -> None:
-        self._wait()
-        self.wall = 1e3 * (time.perf_counter() - self.begin) / max(self.counted, 1)
+        self._finish()
+
+    def _finish(self) -> None:
+        """Take down what the measured steps took; what follows them does not count."""
+        if not self.figures:
+            self._wait()
+            wall = 1e3 * (time.perf_counter() - self.begin) / self.steps
+            self.figures = self.watch.medians() | {"warm_up": self.warming_up, "step": wall}
 
     def _wait(self) -> None:
         if self.watch.device.type == "cuda":
             torch.cuda.synchronize()
 
 
-def floor(system: Any, out: dict[str, Any], repeat: int) -> dict[str, float]:
-    """The bare networks and the bare rasteriser on the step's own shapes, ms."""
+def floor(system: Any, out: dict[str, Any], n: int, repeat: int) -> dict[str, float]:
+    """The bare networks (n predictions) and the bare rasteriser on the step's own shapes, ms."""
     prior = system.guidance.prior
     views, device = len(out["comp_rgb"]), prior.device
     watch = Stopwatch(device)
-    n, dtype = 3 * views, prior.dtype
+    dtype = prior.dtype
     latents = torch.randn(n, prior.latent_channels, *[prior.latent_size] * 2, device=device)
     latents, t = latents.to(dtype), torch.full((n,), 500, device=device)
-    text = prior.null_embedding.to(dtype).expand(n, -1, -1)
-    control = torch.rand(n, 3, prior.image_size, prior.image_size, device=device).to(dtype)
+    text = prior.null_embedding.to(dtype).repeat(n, 1, 1)
+    control = torch.rand(views, 3, prior.control_size, prior.control_size, device=device)
+    shown = Shown(
+        control.to(dtype),
+        torch.ones(n, device=device),
+        torch.arange(n) % views,
+        torch.ones(n, dtype=torch.bool),
+    )
     pictures = torch.rand(views, 3, prior.image_size, prior.image_size, device=device)
     posed = out["posed"].splats
     leaves = {
@@ -170,19 +195,12 @@ def floor(system: Any, out: dict[str, Any], repeat: int) -> dict[str, float]:
 
     @torch.no_grad()
     def networks() -> None:
-        down, middle = prior.controlnet(
-            latents, t, encoder_hidden_states=text, controlnet_cond=control, return_dict=False
-        )
-        prior.unet(
-            latents, t, encoder_hidden_states=text,
-            down_block_additional_residuals=down, mid_block_additional_residual=middle,
-        )  # fmt: skip
+        prior.networks.predict(latents, t, text, shown)
 
     def encoder() -> None:
         seen = pictures.to(dtype).requires_grad_()
-        encoded = prior.vae.encode(seen)
-        code = encoded.latent_dist.mean if hasattr(encoded, "latent_dist") else encoded.latents
-        torch.autograd.grad(code.float().square().sum(), seen)
+        mean, _ = prior.networks.encode(seen)
+        torch.autograd.grad(mean.square().sum(), seen)
 
     def rasteriser() -> None:
         image = render_splats(PosedSplats(**leaves), out["cameras"])
@@ -205,7 +223,8 @@ def floor(system: Any, out: dict[str, Any], repeat: int) -> dict[str, float]:
 
 def configuration(args: argparse.Namespace, folder: str) -> Any:
     """The run's configuration, with the options of the command line."""
-    settings = [*QUIET, f"exp_root_dir={folder}", f"trainer.max_steps={args.warm_up + args.steps}"]
+    steps = args.warm_up + args.steps + (EXTRA_STEPS if args.profile else 0)
+    settings = [*QUIET, f"exp_root_dir={folder}", f"trainer.max_steps={steps}"]
     settings.append('system.prompt_processor.prompt="an old man with a white beard"')
     name = "headstudio-mini.yaml" if args.mini else "headstudio.yaml"
     if not args.mini:
@@ -229,28 +248,36 @@ def measure(args: argparse.Namespace, folder: str) -> list[dict[str, Any]]:
     datamodule = threestudio.find(cfg.data_type)(cfg.data)
     system = threestudio.find(cfg.system_type)(cfg.system, resumed=False)
     system.set_save_dir(os.path.join(folder, "save"))
-    parts = Parts(Stopwatch(device), args.warm_up)
+    parts = Parts(Stopwatch(device), args.warm_up, args.steps)
+    profile = StepProfile(args.warm_up + args.steps)
     trainer = pl.Trainer(
         accelerator="gpu" if on_gpu else "cpu", devices=1, logger=False,
-        enable_checkpointing=False, enable_model_summary=False, callbacks=[parts],
+        enable_checkpointing=False, enable_model_summary=False, 
+        callbacks=[parts, *[profile] * bool(args.profile)],
         inference_mode=False, limit_val_batches=0, **config_to_primitive(cfg.trainer),
     )  # fmt: skip
     if on_gpu:
         torch.cuda.reset_peak_memory_stats()
     trainer.fit(system, datamodule=datamodule)
+    if args.profile:
+        profile.write(args.profile)
     peak = torch.cuda.max_memory_allocated() / 2**30 if on_gpu else None
     system.to(device)
-    figures = parts.watch.medians() | {"step": parts.wall}
-    bare = floor(system, parts.out, args.repeat)
+    predictions = math.ceil(statistics.mean(parts.predictions))
+    bare = floor(system, parts.out, predictions, args.repeat)
     bare["floor"] = sum(bare.values())
     shape = list(parts.out["comp_rgb"].shape)
     about = {"views": shape[0], "px": shape[1], "splats": system.geometry.splats.n}
     about["device"] = torch.cuda.get_device_name() if on_gpu else "cpu"
+    about["predictions"] = predictions
     about["dtype"] = str(system.guidance.prior.dtype).removeprefix("torch.")
     lines = [
-        {"figure": name, "ms": round(value, 3), **about} for name, value in (figures | bare).items()
+        {"figure": name, "ms": round(value, 3), **about}
+        for name, value in (parts.figures | bare).items()
     ]
-    lines.append({"figure": "step_over_floor", "ratio": round(parts.wall / bare["floor"], 3)})
+    lines.append(
+        {"figure": "step_over_floor", "ratio": round(parts.figures["step"] / bare["floor"], 3)}
+    )
     if peak is not None:
         lines.append({"figure": "peak_memory", "GiB": round(peak, 2)})
     return lines
@@ -263,18 +290,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--warm-up", type=int, default=5)
     parser.add_argument("--repeat", type=int, default=10, help="of the floor's parts")
-    parser.add_argument("--profile", metavar="FILE", help="write torch's table of operators")
+    parser.add_argument(
+        "--profile", metavar="FILE", help="what some more steps spend their time on"
+    )
     parser.add_argument("settings", nargs="*", help="key=value, as for launch.py")
     args = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as folder:
-        if args.profile:
-            with torch.profiler.profile() as profiler:
-                lines = measure(args, folder)
-            by = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
-            table = profiler.key_averages().table(sort_by=by, row_limit=60)
-            Path(args.profile).write_text(table)
-        else:
-            lines = measure(args, folder)
+        lines = measure(args, folder)
     for line in lines:
         print(json.dumps(line), flush=True)
     return 0

@@ -3,7 +3,7 @@
 For measuring speed and memory, and for testing whatever loads such a model, where none can be
 downloaded. Architecture, configuration and files are those of ``stable-diffusion-v1-5`` and of
 ``diffusion_sd15`` in ``CrucibleAI/ControlNetMediaPipeFace`` on the hub, in float16 safetensors (4.0
-GB); its pictures are noise, of course. ::
+GB); its pictures are noise, of course. ``--tiny-autoencoder`` adds ``madebyollin/taesd``. ::
 
     python -m tools.make_random_sd --out /tmp/random-sd          # in size
     python -m tools.make_random_sd --out /tmp/tiny-sd --tiny     # the same layers, narrow: 10 MB
@@ -34,6 +34,7 @@ import torch
 
 BASE = "stable-diffusion-v1-5"
 CONTROLNET = Path("ControlNetMediaPipeFace") / "diffusion_sd15"
+TINY_AUTOENCODER = "taesd"
 VOCABULARY_SIZE = 49_408
 TEXT_LENGTH = 77
 
@@ -117,6 +118,20 @@ MODEL_INDEX = {
     "unet": ["diffusers", "UNet2DConditionModel"],
     "vae": ["diffusers", "AutoencoderKL"],
 }
+
+
+def make_tiny_autoencoder(out: Path, seed: int = 0) -> Path:
+    """Write an AutoencoderTiny in size, 5 MB, into ``out``; returns its folder."""
+    from diffusers import AutoencoderTiny
+
+    folder = out / TINY_AUTOENCODER
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists already; remove it, or choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        _save(AutoencoderTiny(), folder)
+    return folder
 
 
 def shared_config(widths: Widths) -> dict[str, Any]:
@@ -244,6 +259,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Stable Diffusion 1.5 with random weights.")
     parser.add_argument("--out", type=Path, required=True, help="folder for both models")
     parser.add_argument("--tiny", action="store_true", help="narrow layers, for tests")
+    parser.add_argument("--tiny-autoencoder", action="store_true", help="also a small one, in size")
     parser.add_argument("--seed", type=int, default=0, help="of the weights")
     parser.add_argument(
         "--device",
@@ -253,6 +269,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     try:
         folder = make(args.out, TINY if args.tiny else FULL, args.seed, args.device)
+        if args.tiny_autoencoder:
+            print(make_tiny_autoencoder(args.out, args.seed))
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

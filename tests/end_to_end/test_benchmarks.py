@@ -37,7 +37,7 @@ def test_a_training_step_is_measured(workplace: Path) -> None:
     figures = {line["figure"]: line.get("ms") for line in lines}
     step = next(line for line in lines if line["figure"] == "step")
     assert (step["views"], step["px"], step["splats"]) == (2, 24, 400)
-    parts = ("geometry_and_rendering", "control_image", "unet_and_controlnet", "backward")
+    parts = ("geometry", "rendering", "control_image", "unet_and_controlnet", "backward")
     assert all(0 < figures[name] < figures["step"] for name in parts)
     floor = [value for name, value in figures.items() if name.startswith("floor_")]
     assert len(floor) == 3
