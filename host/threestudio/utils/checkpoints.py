@@ -171,8 +171,12 @@ class KeepCheckpoint(Checkpoint):
         )
 
     def _is_saved(self, trainer: pl.Trainer) -> bool:
-        """Whether ``ModelCheckpoint`` has just written the same file."""
-        return self.io.saved.get(self.path) == trainer.global_step
+        """Whether ``ModelCheckpoint`` has just written the same file; all processes have to ask.
+
+        The first process writes, and it alone knows.
+        """
+        saved = self.io.saved.get(self.path) == trainer.global_step
+        return saved if trainer.world_size == 1 else bool(trainer.strategy.broadcast(saved))
 
     def _agreed(self, trainer: pl.Trainer, wish: bool) -> bool:
         """Whether any process wishes to; all write a checkpoint together."""

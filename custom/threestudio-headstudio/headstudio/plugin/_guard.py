@@ -9,6 +9,9 @@ Whether to put them back is decided on the device (``torch.where`` on a flag), s
 waited for. The counts that name the culprit are copied to the host meanwhile and read when the next
 step has its gradients: until then the GPU was busy anyway. What is on the host in any case, the
 step counters of Adam on the CPU, is set back then. Only when something was wrong is more looked at.
+
+Where several processes train the same splats, what one of them finds all act on, and say: each
+count is the largest that any of them has.
 """
 
 from __future__ import annotations
@@ -19,6 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from headstudio import ranks
 from headstudio.errors import HeadStudioError
 
 
@@ -73,10 +77,8 @@ class FiniteGuard:
 
     def watch_count(self, name: str, count: Tensor | int) -> None:
         """Take in how many values somebody else found not to be finite."""
-        if isinstance(count, Tensor):
-            self._add(name, 0, count.detach())
-        elif count:
-            self._add(name, 0, torch.tensor(count))
+        # Zeros too: processes compare their counts in the order in which they were taken.
+        self._add(name, 0, torch.as_tensor(count).detach())
 
     def before_update(
         self, optimizer: torch.optim.Optimizer, named: Mapping[str, nn.Parameter]
@@ -101,8 +103,11 @@ class FiniteGuard:
 
     @property
     def broken(self) -> Tensor:
-        """Whether anything looked at so far in this step is not finite, a bool on the device."""
-        return _total(self._counts) > 0
+        """Whether anything looked at so far in this step, in any process, is not finite.
+
+        A bool on the device. All processes have to ask.
+        """
+        return ranks.largest(_total(self._counts)) > 0
 
     @torch.no_grad()
     def after_update(self, optimizer: torch.optim.Optimizer) -> None:
@@ -112,7 +117,9 @@ class FiniteGuard:
         for name, parameter in self._parameters.items():
             self._add_rows(f"{name} after its update", parameter)
         device = next(iter(self._parameters.values())).device if self._parameters else None
-        counts = torch.stack([count.to(device, torch.int64) for count in self._counts])
+        counts = ranks.largest(
+            torch.stack([count.to(device, torch.int64) for count in self._counts])
+        )
         broken = counts.sum() > 0
         # The optimiser makes its state in the first step; what it was before is 0.
         new = [t for t in self._changing(optimizer) if id(t) not in self._known_state]

@@ -18,7 +18,7 @@ def view_rows(index: Tensor, *pictures: Tensor) -> dict[int, list[dict[str, Any]
         index: ``[B]``; pictures: each ``[B, H, W, 3]``, side by side in a row.
     """
     return {
-        view: [_cell(picture[row].detach()) for picture in pictures]
+        view: [_cell(picture[row].detach().cpu()) for picture in pictures]
         for row, view in enumerate(index.reshape(-1).tolist())
     }
 

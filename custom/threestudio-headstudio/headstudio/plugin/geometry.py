@@ -15,6 +15,7 @@ import threestudio
 from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams, HeadModel, WorldFrame
 from headstudio.plugin._common import resolve_asset
+from headstudio.plugin._randomness import run_seed
 from headstudio.settings import check_all, setting
 from headstudio.splats import (
     DensityControl,
@@ -116,7 +117,8 @@ class FlameGaussians(BaseGeometry):
         look = {"opacity": self.cfg.initial_opacity, "rgb": self.cfg.initial_color}
         if self.cfg.initialisation == "per-triangle":
             return initialise_per_triangle(vertices, head.faces, **look)
-        generator = torch.Generator().manual_seed(torch.initial_seed())
+        # Not the process's own seed: all processes of a run have to start with the same splats.
+        generator = torch.Generator().manual_seed(run_seed())
         return initialise_uniform(
             vertices,
             head.faces,

@@ -1,12 +1,15 @@
 """``headstudio-system``: what happens in a training step, and what is shown of it."""
 
+import os
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
 
 import threestudio
+from headstudio import ranks
 from headstudio.errors import HeadStudioError
 from headstudio.export import export_avatar
 from headstudio.guidance.control_image import control_image
@@ -25,7 +28,7 @@ from headstudio.render.pictures import with_corner
 from headstudio.settings import check_all, setting
 from headstudio.splats import Avatar, save_avatar
 from threestudio.systems.base import BaseLift3DSystem
-from threestudio.utils.misc import C
+from threestudio.utils.misc import C, barrier
 
 OWN_GUIDANCE = "flame-controlnet-guidance"
 
@@ -86,7 +89,7 @@ class HeadStudioSystem(BaseLift3DSystem):
         self._batches = 0
         self._rows: dict[int, list[dict[str, Any]]] = {}
         self.guidance: Any = None
-        if not self.resumed and self.cfg.weights is None:
+        if not self.resumed and self.cfg.weights is None and not _started_together():
             # A new avatar is to be trained. If the prior cannot be loaded that is said now, before
             # the run begins to write.
             self._make_guidance()
@@ -117,10 +120,28 @@ class HeadStudioSystem(BaseLift3DSystem):
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
+        self._leave_ddp()
         refuse_broken(self._learned())
         dataset = getattr(getattr(self.trainer, "datamodule", None), "train_dataset", None)
         if isinstance(dataset, PosedCameraDataset):
             dataset.begin(self._seed, self._batches, self.trainer.accumulate_grad_batches)
+
+    def _leave_ddp(self) -> None:
+        """Several GPUs: have lightning call this module itself, not DDP's wrapper around it.
+
+        DDP hooks into the parameters it is given when training starts. Density control puts others
+        in their place, and the shape stops learning: DDP would wait for gradients of parameters
+        that are gone, and know nothing of the new ones. Its first deed, giving all processes the
+        parameters of the first, is done by now; gradients are averaged here, before each update.
+        """
+        strategy = self.trainer.strategy
+        if isinstance(strategy.model, DistributedDataParallel):
+            strategy.model = self
+        elif ranks.several():
+            raise HeadStudioError(
+                f"trainer.strategy is {type(strategy).__name__}; headstudio-system trains on "
+                "several GPUs with lightning's ddp, which is the default there."
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
@@ -208,12 +229,13 @@ class HeadStudioSystem(BaseLift3DSystem):
                 adaptive=self.cfg.regulariser_adaptive,
             )
             self._guard.watch("the rendered pictures", out["comp_rgb"])
-            self._guard.watch_count("the guidance's gradient", guided.get("n_nonfinite", 0))
+            if "n_nonfinite" in guided:
+                self._guard.watch_count("the guidance's gradient", guided["n_nonfinite"])
             for name, value in terms.items():
                 self._guard.watch(name, value)
                 loss = loss + value * self._weight(name.replace("loss_", "lambda_"))
         self._log(loss, terms, guided, len(out["comp_rgb"]))
-        if preview and guided.get("eval"):
+        if preview and guided.get("eval") and ranks.is_first():
             self._save_preview(out, guided["eval"])
         self._observation = out
         return {"loss": loss}
@@ -245,6 +267,7 @@ class HeadStudioSystem(BaseLift3DSystem):
         """Gathers the image-plane gradients that density control decides by."""
         super().on_before_optimizer_step(optimizer)
         self._read_guard()
+        ranks.average_gradients(p for group in optimizer.param_groups for p in group["params"])
         self._guard.before_update(optimizer, self._learned())
         if self._observation is not None:
             seen = self._observation
@@ -317,10 +340,13 @@ class HeadStudioSystem(BaseLift3DSystem):
         self._rows |= view_rows(batch["index"], out["comp_rgb"], control, self._driving_mesh(out))
 
     def on_validation_epoch_end(self) -> None:
-        if self._rows:
+        rows: dict[int, list[dict[str, Any]]] = {}
+        for of_one_process in ranks.gathered(self._rows):
+            rows |= of_one_process
+        if rows and ranks.is_first():
             self.save_image_grid(
                 f"it{self.true_global_step}-val.png",
-                [self._rows[index] for index in sorted(self._rows)],
+                [rows[index] for index in sorted(rows)],
                 name="validation_step",
                 step=self.true_global_step,
             )
@@ -333,6 +359,9 @@ class HeadStudioSystem(BaseLift3DSystem):
             self.save_rgb_image(f"it{self.true_global_step}-test/{index}.png", frame)
 
     def on_test_epoch_end(self) -> None:
+        barrier()  # frames that other processes still write belong to the video
+        if not ranks.is_first():
+            return
         name = f"it{self.true_global_step}-test"
         self.save_img_sequence(
             name,
@@ -369,6 +398,16 @@ class HeadStudioSystem(BaseLift3DSystem):
     @property
     def _prompt(self) -> str:
         return str(self.cfg.prompt_processor.get("prompt", ""))
+
+
+def _started_together() -> bool:
+    """Whether something else than lightning, torchrun or SLURM say, starts all processes at once.
+
+    Lightning starts the others when the first has been made, and has left the prompt's embeddings
+    for them. Processes that start together have to wait for each other, which they can do no sooner
+    than when training is set up.
+    """
+    return "RANK" in os.environ or "SLURM_PROCID" in os.environ
 
 
 def _with_assets(cfg: Any) -> dict[str, Any]:

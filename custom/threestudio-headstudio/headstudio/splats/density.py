@@ -16,6 +16,7 @@ import torch
 from gsplat.strategy import ops
 from torch import Tensor, nn
 
+from headstudio import ranks
 from headstudio.errors import HeadStudioError
 from headstudio.on_device import constant
 from headstudio.settings import check_all, setting
@@ -143,7 +144,7 @@ class DensityControl(nn.Module):
     def observe(
         self, grad: Tensor, radii: Tensor, width: int, height: int, loss_scale: float = 1.0
     ) -> None:
-        """Take in one training step: all of its views at once.
+        """Take in one training step: all of its views at once, those of other processes too.
 
         Args:
             grad: ``[..., N, 2]``, gradient of the loss by the splats' image positions in pixels;
@@ -167,15 +168,16 @@ class DensityControl(nn.Module):
         visible = radii > 0
         # A step whose half-precision gradients overflowed is skipped by the scaler; so it is here.
         norms = torch.where(visible & torch.isfinite(norms), norms, 0.0)
+        total, seen = ranks.added_up(torch.stack([norms.sum(0), visible.sum(0).float()]))
         if self.cfg.grad_units == "relative":
-            total = norms.sum(0)
             length = torch.linalg.vector_norm(total.double()).float()
             self.grad_sum += total / length.clamp_min(torch.finfo(torch.float32).tiny)
-            self.count += visible.any(0)
+            self.count += seen > 0
         else:
-            self.grad_sum += norms.sum(0) * norms.shape[0]
-            self.count += visible.sum(0)
-        size = radii.amax(0) / max(width, height)
+            # Each process's loss is a mean over its own views, so their number is that of one.
+            self.grad_sum += total * norms.shape[0]
+            self.count += seen
+        size = ranks.largest(radii.amax(0) / max(width, height))
         self.screen_size = torch.maximum(self.screen_size, size)
 
     @torch.no_grad()
@@ -196,6 +198,9 @@ class DensityControl(nn.Module):
 
         Returns:
             What was done, or None if nothing was due.
+
+        Raises:
+            HeadStudioError: if the processes of a run were left with different numbers of splats.
         """
         if not self.is_due(step):
             return None
@@ -210,6 +215,11 @@ class DensityControl(nn.Module):
             )
         else:
             n_pruned = editor.prune(self.cfg.prune_only_opacity, by_world=True, by_screen=False)
+        if not ranks.is_the_same(editor.n, splats.face.device):
+            raise HeadStudioError(
+                "density control: the processes of this run no longer have the same splats; are "
+                "their GPUs of different kinds? system.geometry.density_control=false does without."
+            )
         splats.replace(editor.parameters, editor.state["face"])
         for name in ("grad_sum", "count", "screen_size"):
             setattr(self, name, torch.zeros_like(editor.state[name]))
@@ -248,7 +258,9 @@ class _Editor:
             if isinstance(optimizer, Mapping)
             else views_by_parameter(optimizer, self.parameters)
         )
-        self.triangle_scale = frames.scale.mean(0)
+        # All else that is decided by is the same in all processes, bit for bit. This comes out of
+        # matrix products, which may round otherwise on another GPU.
+        self.triangle_scale = ranks.of_the_first(frames.scale.mean(0))
         # Buffers alike: gsplat's operations carry every tensor in here along.
         self.state = {
             "face": splats.face,
