@@ -57,7 +57,7 @@ class Trained:
         for parameter in self.parameters.values():
             parameter.grad = torch.full_like(parameter, gradient)
         if wrong is not None:
-            self.parameters["means"].grad[1, 2] = wrong
+            self.parameters["means"].grad[1, 2].fill_(wrong)  # assigning waits for a GPU
         device = self.parameters["means"].device
         self.guard.watch("loss_sds", torch.full((), loss, device=device))
         self.guard.before_update(self.optimizer, self.parameters)
