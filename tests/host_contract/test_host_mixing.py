@@ -113,11 +113,16 @@ def train(cfg: Any, folder: Path, steps: int = 2) -> tuple[Any, Any, pl.Trainer]
     system = threestudio.find(cfg.system_type)(cfg.system)
     system.set_save_dir(str(folder / "save"))
     data = threestudio.find(cfg.data_type)(cfg.data)
-    before = {name: value.detach().clone() for name, value in system.named_parameters()}
+    before = weights(system)
     fit = trainer(folder, steps)
     fit.fit(system, datamodule=data)
-    changed = {n for n, value in system.named_parameters() if not torch.equal(value, before[n])}
+    changed = {n for n, value in weights(system).items() if not torch.equal(value, before[n])}
     return system, changed, fit
+
+
+def weights(system: Any) -> dict[str, torch.Tensor]:
+    """A copy on the CPU: that is where lightning puts a system after it trained on a GPU."""
+    return {name: value.detach().cpu().clone() for name, value in system.named_parameters()}
 
 
 @pytest.mark.parametrize("name", GUIDANCES)
