@@ -104,6 +104,8 @@ def test_plain_sds_is_a_key_away(make_guidance, prompt_utils):
         ({"pretrained_model_name_or_path": "load/no_such_prior"}, "no_such_prior"),
         ({"guidance_scal": 7.5}, "guidance_scal"),
         ({"min_step_percent": 0.9, "max_step_percent": 0.1}, "above max_step_percent"),
+        ({"compile": True, "cuda_graphs": True}, "choose one"),
+        ({"views_at_once": 1, "cuda_graphs": True}, "one encoding at a time"),
     ],
 )
 def test_mistakes_are_explained(make_guidance, cfg, message):

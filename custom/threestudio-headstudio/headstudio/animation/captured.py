@@ -1,7 +1,8 @@
-"""A whole frame as one CUDA graph."""
+"""A frame up to the tiles as one CUDA graph."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,18 +16,18 @@ from headstudio.render.grouped import place
 if TYPE_CHECKING:
     from headstudio.animation.fast_player import FastPlayer
 
-ROOM = 1.25
-"""Room for pairs of a splat and a tile, as a multiple of what the first picture needed."""
 _WARM_UP = 3
 
 
 class CapturedPlayer:
     """Pictures of one number of poses and views, and of one size.
 
-    A CUDA graph runs at fixed addresses, with arrays of fixed sizes, and without asking anything of
-    the GPU. Parameters and cameras are therefore copied to where it reads them. How many tiles the
-    splats touch is not known beforehand: there is room for `ROOM` times what the first picture
-    needed; the graph counts, and if there were more, the picture is drawn again with more room.
+    From the parameters to the ellipses there are more than a hundred small operations, which take
+    longer to launch one by one than to run: they are one graph. Then gsplat asks the GPU how many
+    tiles the ellipses touch, which a graph cannot; that and the drawing are a few launches more.
+
+    A graph reads and writes at fixed addresses. What it reads is copied there first, unless it is
+    there already.
 
     Args:
         player: on CUDA.
@@ -35,77 +36,112 @@ class CapturedPlayer:
 
     def __init__(self, player: FastPlayer, cameras: Cameras) -> None:
         _gsplat.require()
-        device = player.device
-        self.player = player
-        self.cameras = Cameras(
-            cameras.c2w.to(device, torch.float32, copy=True).contiguous(),
-            cameras.fovy.to(device, torch.float32, copy=True).contiguous(),
-            *(cameras.height, cameras.width, cameras.near, cameras.far),
-        )
-        self.packed = torch.zeros(cameras.poses, player.head.n_inputs, device=device)
-        self.background = torch.zeros(3, device=device)
-        self._inputs = (self.packed, self.cameras.c2w, self.cameras.fovy, self.background)
-        # Only from page-locked memory are copies to the GPU made without waiting for it.
-        self._staging = [torch.empty(x.shape).pin_memory() for x in self._inputs]
-        self._needed = torch.zeros((), dtype=torch.int64).pin_memory()
-        rows, columns = _gsplat_stages.grid(self.cameras)
-        n_tiles = cameras.poses * cameras.views * (rows + 1) * columns
-        self._tiles = torch.arange(
-            n_tiles, device=device, dtype=torch.int16 if n_tiles < 2**15 else torch.int32
-        )
-        self._slots = torch.empty(0, dtype=torch.int32, device=device)
-        self._graph: torch.cuda.CUDAGraph | None = None
+        self._player = player
+        self._packed = _Input((cameras.poses, player.head.n_inputs), player.device)
+        self._background = _Input((3,), player.device)
+        self.cameras = _StandingCameras(cameras, player.device)
+        self._graph: Callable[[], None] | None = None
+
+    @property
+    def packed(self) -> Tensor:
+        """The parameters that the next frame is of, ``[P, n_inputs]``."""
+        return self._packed.values
 
     def render(self, packed: Tensor, cameras: Cameras, background: Tensor | None) -> Pictures:
         """As `FastPlayer.render`; returns when the pictures are there."""
-        ground = torch.zeros(3) if background is None else background
-        given = (packed, cameras.c2w, cameras.fovy, ground)
-        for target, staging, value in zip(self._inputs, self._staging, given, strict=True):
-            if value.device.type == "cpu":
-                value = staging.copy_(value)
-            target.copy_(value, non_blocking=True)
+        self._packed.set(packed)
+        self.cameras.stand_as(cameras)
+        if background is not None:
+            self._background.set(background)
         if self._graph is None:
-            self._make_room()
-        while True:
-            assert self._graph is not None
-            self._graph.replay()
-            self._needed.copy_(self._count, non_blocking=True)
-            pictures = Pictures(self._rgb.clone(), self._alpha.clone())
-            torch.cuda.current_stream().synchronize()
-            if int(self._needed) <= len(self._slots):
-                return pictures
-            self._make_room()
-
-    def _make_room(self) -> None:
-        """Count what the picture needs now, and capture a graph with room for more."""
-        with torch.no_grad():
-            means, covariances = place(self.player.splats, self.player.maps(self.packed))
-            ellipses = _gsplat_stages.project(
-                means, covariances, self.player.splats.opacities, self.cameras
-            )
-            needed = len(_gsplat_stages.intersect(ellipses, self.cameras).ids)
-        self._graph = None  # its memory is free before more is taken
-        room = max(1024, int(ROOM * needed))
-        self._slots = torch.arange(room, dtype=torch.int32, device=self.player.device)
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(_WARM_UP):
-                self.frame()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self._rgb, self._alpha, self._count = self.frame()
-        self._graph = graph
+            self._graph, self._ellipses = record(self.frame)
+        self._graph()
+        tiles = _gsplat_stages.intersect(self._ellipses, self.cameras)
+        rgb, alpha = _gsplat_stages.rasterize(
+            self._ellipses,
+            tiles,
+            self._player.splats,
+            self.cameras,
+            None if background is None else self._background.values,
+        )
+        # The next frame, on whatever stream, writes to where this one is drawn from.
+        torch.cuda.current_stream().synchronize()
+        return Pictures(rgb, alpha)
 
     @torch.no_grad()
-    def frame(self) -> tuple[Tensor, Tensor, Tensor]:
-        """What is captured: rgb, alpha, and how many pairs of a splat and a tile there are."""
-        splats = self.player.splats
-        means, covariances = place(splats, self.player.maps(self.packed))
-        ellipses = _gsplat_stages.project(means, covariances, splats.opacities, self.cameras)
-        tiles, count = _gsplat_stages.list_tiles(ellipses, self.cameras, self._slots, self._tiles)
-        rgb, alpha = _gsplat_stages.rasterize(
-            ellipses, tiles, splats, self.cameras, self.background
+    def frame(self) -> _gsplat_stages.Ellipses:
+        """What is captured."""
+        splats = self._player.splats
+        means, covariances = place(splats, self._player.maps(self.packed))
+        return _gsplat_stages.project(means, covariances, splats.opacities, self.cameras)
+
+
+def record(
+    frame: Callable[[], _gsplat_stages.Ellipses],
+) -> tuple[Callable[[], None], _gsplat_stages.Ellipses]:
+    """A graph of what ``frame`` does: how to run it, and what it then writes."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(_WARM_UP):
+            frame()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        ellipses = frame()
+    return graph.replay, ellipses
+
+
+class _Input:
+    """Numbers at a fixed address on the GPU, copied there only when they change."""
+
+    def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
+        self.values = torch.zeros(shape, device=device)
+        # Only from page-locked memory are copies to the GPU made without waiting for it.
+        self._staging = torch.zeros(shape).pin_memory()
+        self._staged = True  # whether the values are those of the staging
+
+    def set(self, values: Tensor) -> None:
+        """Write them; whoever wrote before has waited until that was copied."""
+        values = values.to(torch.float32)
+        on_host = values.device.type == "cpu"
+        if on_host:
+            if self._staged and torch.equal(values, self._staging):
+                return
+            values = self._staging.copy_(values)
+        self._staged = on_host
+        self.values.copy_(values, non_blocking=True)
+
+
+class _StandingCameras(Cameras):
+    """Cameras whose matrices are at fixed addresses on the GPU.
+
+    Drawing needs nothing else of them. Most often they stand still, and nothing is to be done.
+    """
+
+    def __init__(self, cameras: Cameras, device: torch.device) -> None:
+        super().__init__(
+            *(cameras.c2w, cameras.fovy, cameras.height, cameras.width, cameras.near, cameras.far)
         )
-        return rgb, alpha, count
+        size = (cameras.poses, cameras.views)
+        self._viewmats = _Input((*size, 4, 4), device)
+        self._intrinsics = _Input((*size, 3, 3), device)
+        self._known: tuple[Tensor, ...] | None = None
+
+    def stand_as(self, cameras: Cameras) -> None:
+        """Move to where these are."""
+        # Working the matrices out is some twenty small operations, which the host does sooner.
+        cameras = cameras.to("cpu")
+        given = tuple(x.to(torch.float32) for x in (cameras.c2w, cameras.fovy))
+        if self._known is not None and all(map(torch.equal, given, self._known)):
+            return
+        self._viewmats.set(cameras.viewmats())
+        self._intrinsics.set(cameras.intrinsics())
+        # Copies: the caller may write new places into the same tensors.
+        self._known = tuple(x.clone() for x in given)
+
+    def viewmats(self) -> Tensor:
+        return self._viewmats.values
+
+    def intrinsics(self) -> Tensor:
+        return self._intrinsics.values

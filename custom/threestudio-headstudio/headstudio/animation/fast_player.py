@@ -19,12 +19,18 @@ if TYPE_CHECKING:
     from headstudio.animation.captured import CapturedPlayer
 
 
+MOST_CAPTURED = 16
+"""Pictures at once. Of more, launching is a small part of the time, and a graph would keep the
+memory of all that it works out on the way, for good."""
+
+
 class FastPlayer:
     """Pictures of an avatar, the same as `headstudio.app.player.Player` makes, in less time.
 
     The identity is folded into the head once; a frame then costs the expression's directions, five
-    joints, a map per triangle and the drawing. On CUDA all of it is captured in one graph per size
-    of the batch and the picture, so that a frame is one launch.
+    joints, a map per triangle and the drawing. On CUDA all before the drawing is captured in one
+    graph per size of the batch and the picture, so that it is one launch; batches of more than
+    `MOST_CAPTURED` pictures do without.
 
     Args:
         avatar: as `headstudio.splats.load_avatar` gives it.
@@ -61,7 +67,7 @@ class FastPlayer:
         packed = self.head.pack(params)
         poses = packed.shape[0] if packed.shape[0] > 1 else cameras.poses
         packed, cameras = packed.expand(poses, -1), cameras.expand(poses)
-        if self.capture:
+        if self.capture and poses * cameras.views <= MOST_CAPTURED:
             return self._graph(cameras).render(packed, cameras, background)
         ground = None if background is None else background.to(self.device, torch.float32)
         maps = self.maps(packed.to(self.device))

@@ -20,24 +20,24 @@ class PreparedHead:
     """A head of one identity, cut down to the V vertices and F triangles that carry splats.
 
     Everything is in FLAME's frame. E is the number of expression coefficients up to the last that
-    moves anything.
+    moves anything. The V vertices are followed by the five joints wherever both move alike.
     """
 
-    template: Tensor  # [V, 3] with the identity
-    directions: Tensor  # [E, V * 3]
-    correctives: Tensor | None  # [36, V * 3], None where they are all zero
-    joints: Tensor  # [5, 3] with the identity
-    joint_directions: Tensor  # [E, 5 * 3]
+    n_expression: int  # E
+    rest: Tensor  # [(V + 5) * 3] with the identity, less what the correctives add where none turns
+    directions: Tensor  # [E, (V + 5) * 3]; or [E + 36, ...], then those of the joints' rotations
     weights: Tensor  # [V, 5]
     corners: Tensor  # [3, F] int64 into the V vertices
     to_world: Tensor  # [3, 4]: world = to_world[:, :3] @ flame + to_world[:, 3]
+    siblings: tuple[tuple[int, int], ...]  # (parent, end): joints up to end share this parent
     identity: Tensor  # [3, 3]
-    parents: tuple[int, ...]
+    turns: Tensor  # [3, 9]: axis @ turns is the matrix of the cross product with it
+    bottom: Tensor  # [4]: 0, 0, 0, 1
 
     @property
-    def n_expression(self) -> int:
-        """E."""
-        return len(self.directions)
+    def corrected(self) -> bool:
+        """Whether the head has pose correctives; where all of them are zero they are left out."""
+        return len(self.directions) > self.n_expression
 
     @property
     def n_inputs(self) -> int:
@@ -70,20 +70,28 @@ def prepare(avatar: Avatar, head: HeadModel) -> tuple[PreparedHead, GroupedSplat
     directions = directions[: int(moving.max()) + 1 if len(moving) else 0]
     shape = avatar.shape.to(head.v_template)
     template = head.v_template + head.shapedirs[..., : len(shape)] @ shape
+    joints = head.J_regressor @ template
+    joint_directions = torch.einsum("jv,evk->ejk", head.J_regressor, directions)
+    rows = [torch.cat([directions[:, vertices], joint_directions], dim=1).flatten(1)]
+    rest = torch.cat([template[vertices], joints]).flatten()
     correctives = head.posedirs.unflatten(1, (-1, 3))[:, vertices].flatten(1)
+    identity = torch.eye(3).to(rest)
+    if bool(correctives.any()):
+        rows.append(F.pad(correctives, (0, joints.numel())))
+        rest = rest - identity.flatten().repeat(len(joints) - 1) @ rows[-1]
     frame = head.world_frame(avatar.extent)
     turn = frame.rotation * frame.scale
     prepared = PreparedHead(
-        template=template[vertices],
-        directions=directions[:, vertices].flatten(1).contiguous(),
-        correctives=correctives.contiguous() if bool(correctives.any()) else None,
-        joints=head.J_regressor @ template,
-        joint_directions=torch.einsum("jv,evk->ejk", head.J_regressor, directions).flatten(1),
+        n_expression=len(directions),
+        rest=rest,
+        directions=torch.cat(rows),
         weights=head.lbs_weights[vertices],
         corners=corners.T.contiguous(),
         to_world=torch.cat([turn, -(turn @ frame.center)[:, None]], dim=1),
-        identity=torch.eye(3, device=turn.device),
-        parents=tuple(head.parents.tolist()),
+        siblings=_siblings(head.parents.tolist()),
+        identity=identity,
+        turns=torch.linalg.cross(identity[:, :, None], identity.expand(3, 3, 3), dim=1).flatten(1),
+        bottom=torch.tensor([0.0, 0, 0, 1]).to(rest),
     )
     local = GroupedSplats(
         means=splats.means,
@@ -93,6 +101,15 @@ def prepare(avatar: Avatar, head: HeadModel) -> tuple[PreparedHead, GroupedSplat
         group=group,
     )
     return prepared, local.visible()
+
+
+def _siblings(parents: list[int]) -> tuple[tuple[int, int], ...]:
+    """Neighbours of one parent together, as one operation turns them: (parent, end of them).
+
+    The root's parent does not count. A parent comes before its children, in another such group.
+    """
+    ends = [i for i in range(1, len(parents)) if parents[i] != parents[i - 1]]
+    return tuple((parents[end - 1], end) for end in [*ends, len(parents)])
 
 
 def _rotations(quats: Tensor) -> Tensor:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from headstudio.guidance._mediapipe_topology import CONTROL_LANDMARKS
-from headstudio.guidance._networks import ATTENTION
 from headstudio.guidance.control_image import control_image, landmark_visibility
 from headstudio.guidance.distillation import DistillationConfig, ScoreDistillation
 from headstudio.guidance.drawing import draw_control
@@ -11,7 +10,6 @@ from headstudio.guidance.prior import DiffusionPrior
 from headstudio.guidance.sampling import sample
 
 __all__ = [
-    "ATTENTION",
     "CONTROL_LANDMARKS",
     "DiffusionPrior",
     "DistillationConfig",

@@ -6,27 +6,17 @@ number of samples, which is declared dynamic: a run compiles each function once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from headstudio.errors import HeadStudioError
+from headstudio.guidance._captured import Captured, CapturedWithGradient
 
-ATTENTION = {
-    "auto": (),
-    "cudnn": (
-        SDPBackend.CUDNN_ATTENTION,
-        SDPBackend.FLASH_ATTENTION,
-        SDPBackend.EFFICIENT_ATTENTION,
-        SDPBackend.MATH,
-    ),
-}
-"""By name, which implementations of attention are tried, in which order; () is PyTorch's choice."""
+WIDEST_FUSED_HEAD = 256
+"""Channels of a head up to which a GPU has a fast fused attention that needs no score matrix."""
 
 
 @dataclass
@@ -76,16 +66,16 @@ class Networks:
 
     Attributes:
         compiled: whether :meth:`compile` was called.
+        captured: whether :meth:`capture` was called.
         channels_last: whether pictures and features lie in memory with the channels last.
     """
 
     def __init__(self, unet: Any, controlnet: Any | None, vae: Any) -> None:
         self.unet, self.controlnet, self.vae = unet, controlnet, vae
-        self.compiled = self.channels_last = False
-        self._attention: tuple[SDPBackend, ...] = ()
+        self.compiled = self.captured = self.channels_last = False
         self._free: Callable[..., Tensor] = self._predict
         self._guided: Callable[..., Tensor] = self._predict_shown
-        self._moments: Callable[..., tuple[Tensor, Tensor]] = self._encode
+        self._moments: Callable[..., tuple[Tensor, ...]] = self._encode
         self._embeds_once = controlnet is not None and (
             controlnet.config.controlnet_conditioning_channel_order == "rgb"
         )
@@ -94,20 +84,13 @@ class Networks:
             embedding = controlnet.controlnet_cond_embedding
             width = controlnet.config.block_out_channels[0]
             controlnet.controlnet_cond_embedding = _EmbedOnce(embedding, width)
+        if next(vae.parameters()).device.type == "cuda":
+            _write_out_wide_attention(vae)
 
     # ------------------------------------------------------------------ how they are run
 
-    def arrange(self, channels_last: bool, attention: str) -> None:
-        """Choose the order in memory, and the implementation of attention.
-
-        Raises:
-            HeadStudioError: if ``attention`` is no key of :data:`ATTENTION`.
-        """
-        if attention not in ATTENTION:
-            raise HeadStudioError(
-                f"attention={attention!r} is unknown; choose one of {', '.join(ATTENTION)}."
-            )
-        self._attention = ATTENTION[attention]
+    def arrange(self, channels_last: bool) -> None:
+        """Choose the order of features in memory."""
         if channels_last == self.channels_last:
             return
         self.channels_last = channels_last
@@ -127,13 +110,16 @@ class Networks:
         self._guided = torch.compile(self._predict_shown, backend=backend, **options)
         self._moments = torch.compile(self._encode, backend=backend, **options)
 
-    @contextmanager
-    def _as_chosen(self) -> Iterator[None]:
-        if not self._attention:
-            yield
-            return
-        with sdpa_kernel(list(self._attention), set_priority=True):
-            yield
+    def capture(self) -> None:
+        """Run all three as CUDA graphs, captured at the first call with each number of samples.
+
+        For small networks on a GPU, whose kernels take less time than launching them: a graph is
+        launched at once. What they return is overwritten by the next call.
+        """
+        self.captured = True
+        self._free = Captured(self._predict)
+        self._guided = Captured(self._predict_shown)
+        self._moments = CapturedWithGradient(self._encode)
 
     # ------------------------------------------------------------------ calls
 
@@ -149,17 +135,18 @@ class Networks:
         """
         if self.channels_last:
             z = z.contiguous(memory_format=torch.channels_last)
+        if shown is not None and self.captured:
+            # To ask about all costs less than a graph for each number of those asked about.
+            shown = replace(shown, asked=torch.ones_like(shown.asked))
         indices = None if shown is None else shown.indices()
         if shown is None or indices is None:
             self._vary(z, t, text)
-            with self._as_chosen():
-                return self._free(z, t, text)
+            return self._free(z, t, text)
         pictures, weight = shown.pictures, shown.weight.to(z.dtype)
         if self.channels_last:
             pictures = pictures.contiguous(memory_format=torch.channels_last)
         self._vary(z, t, text, weight, *indices)
-        with self._as_chosen():
-            return self._guided(z, t, text, pictures, weight, *indices)
+        return self._guided(z, t, text, pictures, weight, *indices)
 
     def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the latents of ``pictures`` ``[B, 3, H, W]`` in [-1, 1].
@@ -169,7 +156,9 @@ class Networks:
         if self.channels_last:
             pictures = pictures.contiguous(memory_format=torch.channels_last)
         # Previews look at other numbers of pictures, without gradients: not worth a compilation.
-        return self._moments(pictures) if pictures.requires_grad else self._encode(pictures)
+        encode = self._moments if pictures.requires_grad else self._encode
+        mean, deviation = encode(pictures)
+        return mean, deviation
 
     def _vary(self, *tensors: Tensor) -> None:
         """Tell the compiler that the number of rows changes from call to call."""
@@ -240,3 +229,16 @@ class _EmbedOnce(nn.Module):
 
     def forward(self, picture: Tensor) -> Tensor:
         return picture if picture.shape[1] == self.width else self.inner(picture)
+
+
+def _write_out_wide_attention(network: nn.Module) -> None:
+    """Have attention with heads too wide for fused kernels computed with its score matrix.
+
+    Stable Diffusion's autoencoder has a single head of 512 channels. What PyTorch then falls back
+    to takes several times the time of three plain products, forward and backward.
+    """
+    from diffusers.models.attention_processor import Attention, AttnProcessor
+
+    for module in network.modules():
+        if isinstance(module, Attention) and module.inner_dim // module.heads > WIDEST_FUSED_HEAD:
+            module.set_processor(AttnProcessor())

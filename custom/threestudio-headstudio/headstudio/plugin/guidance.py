@@ -10,12 +10,7 @@ from torch import Tensor
 
 import threestudio
 from headstudio.errors import HeadStudioError
-from headstudio.guidance import (
-    ATTENTION,
-    DiffusionPrior,
-    DistillationConfig,
-    ScoreDistillation,
-)
+from headstudio.guidance import DiffusionPrior, DistillationConfig, ScoreDistillation
 from headstudio.plugin._common import resolve_asset
 from headstudio.settings import check_all, setting
 from threestudio.models.prompt_processors.base import PromptProcessorOutput
@@ -54,8 +49,9 @@ class FlameControlNetGuidance(BaseObject):
         compile: bool = False
         # Features lie in memory with the channels last; null is if compiled.
         channels_last: bool | None = None
-        # Whose attention is taken: "auto" is PyTorch's choice, "cudnn" cuDNN's where it has one.
-        attention: str = setting("auto", one_of=tuple(ATTENTION))
+        # On a GPU, launch each network as one CUDA graph: for small networks, whose kernels take
+        # less time than their launches. On a CPU it changes nothing.
+        cuda_graphs: bool = False
         view_dependent_prompting: bool = True
         # The fields of headstudio.guidance.DistillationConfig that keep one value ...
         method: str = setting("denoised", one_of=("denoised", "sds"))
@@ -78,6 +74,11 @@ class FlameControlNetGuidance(BaseObject):
             low, high = values.get("min_step_percent"), values.get("max_step_percent")
             if isinstance(low, (int, float)) and isinstance(high, (int, float)) and low > high:
                 yield "min_step_percent", f"is {low}, above max_step_percent, {high}"
+            if values.get("cuda_graphs"):
+                if values.get("compile"):
+                    yield "cuda_graphs", "is another way to run what compile compiles; choose one"
+                if values.get("views_at_once") is not None:
+                    yield "cuda_graphs", "needs views_at_once=null: it keeps one encoding at a time"
 
     cfg: Config
 
@@ -103,7 +104,7 @@ class FlameControlNetGuidance(BaseObject):
             )
         self.prior.views_at_once = cfg.views_at_once
         self.prior.speed_up(
-            compile=cfg.compile, channels_last=cfg.channels_last, attention=cfg.attention
+            compile=cfg.compile, channels_last=cfg.channels_last, cuda_graphs=cfg.cuda_graphs
         )
         self.distillation = ScoreDistillation(
             self.prior,
