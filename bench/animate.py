@@ -6,9 +6,9 @@
 Everything is included: parameters start on the CPU, and a picture is counted when it is there, in
 the memory of the device. "single" waits for every picture before it gives out the next parameters,
 as a viewer does; "batched" gives out many at once. The fast path is compared with the usual one in
-the same run. The stages are timed alone, one after the other; on a GPU as CUDA graphs, without the
-time it takes to launch them. Each line is printed when it is measured; what is being done goes to
-stderr.
+the same run, and on a GPU with itself without CUDA graphs. The stages are timed alone, one after
+the other; on a GPU as graphs, without the time it takes to launch them, but for one that no graph
+can hold ("eager"). Each line is printed when it is measured; what is being done goes to stderr.
 """
 
 from __future__ import annotations
@@ -186,17 +186,14 @@ def cuda_stages(fast: FastPlayer, params: FlameParams, cameras: Cameras) -> dict
     maps = fast.maps(graph.packed)
     means, covariances = place(splats, maps)
     ellipses = _gsplat_stages.project(means, covariances, splats.opacities, cameras)
-    tiles, _ = _gsplat_stages.list_tiles(ellipses, cameras, graph._slots, graph._tiles)
+    tiles = _gsplat_stages.intersect(ellipses, cameras)
     return {
         **common_stages(fast, graph.packed),
         "place splats": lambda: place(splats, maps),
         "projection": lambda: _gsplat_stages.project(means, covariances, splats.opacities, cameras),
-        "sort": lambda: _gsplat_stages.list_tiles(ellipses, cameras, graph._slots, graph._tiles),
-        "sort by gsplat (eager)": lambda: _gsplat_stages.intersect(ellipses, cameras),
-        "rasterise": lambda: _gsplat_stages.rasterize(
-            ellipses, tiles, splats, cameras, graph.background
-        ),
-        "whole graph": graph.frame,
+        "the graph: all of these": graph.frame,
+        "list tiles (eager)": lambda: _gsplat_stages.intersect(ellipses, cameras),
+        "rasterise": lambda: _gsplat_stages.rasterize(ellipses, tiles, splats, cameras),
     }
 
 

@@ -96,7 +96,9 @@ def _idle(profiler: Any) -> str:
     spans = sorted(
         (event.time_range.start, event.time_range.end, event.name)
         for event in profiler.events()
-        if event.device_type == cuda and event.time_range.end > event.time_range.start
+        if event.device_type == cuda
+        and event.time_range.end > event.time_range.start
+        and not event.is_user_annotation  # such as the optimiser's, over the whole step
     )
     if not spans:
         return "no work on a GPU"

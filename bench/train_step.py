@@ -10,7 +10,9 @@ losses and logging. Density control is off, so that the number of splats stays. 
 nobody can leave out, called bare: the ControlNet and the UNet on as many samples as the steps'
 predictions were (rounded up), the autoencoder's encoder forward and backward, the rasteriser
 forward and backward; all compiled if the run is. Times are medians over ``--steps`` steps after
-``--warm-up``; on CUDA they are the device's. ``step`` is the mean over the steps on the wall.
+``--warm-up``; on CUDA they are the device's. ``step`` is from the start of one to that of the next;
+``step_mean``, on the wall, has the steps in it that meet a number of predictions for the first
+time, for which cuDNN then makes its plans.
 """
 
 from __future__ import annotations
@@ -134,6 +136,7 @@ class Parts(pl.Callback):
         setattr(owner, method, timed)
 
     def on_train_batch_start(self, trainer: pl.Trainer, *_: Any) -> None:
+        self.watch.stop("step")
         if trainer.global_step == self.warm_up:
             self._wait()
             self.warming_up = 1e3 * (time.perf_counter() - self.begin)
@@ -142,6 +145,7 @@ class Parts(pl.Callback):
             self.begin = time.perf_counter()
         elif trainer.global_step == self.warm_up + self.steps:
             self._finish()
+        self.watch.start("step")
 
     def on_before_backward(self, *_: Any) -> None:
         self.watch.start("backward")
@@ -163,7 +167,8 @@ class Parts(pl.Callback):
         if not self.figures:
             self._wait()
             wall = 1e3 * (time.perf_counter() - self.begin) / self.steps
-            self.figures = self.watch.medians() | {"warm_up": self.warming_up, "step": wall}
+            self.watch.stop("step")
+            self.figures = self.watch.medians() | {"warm_up": self.warming_up, "step_mean": wall}
 
     def _wait(self) -> None:
         if self.watch.device.type == "cuda":
