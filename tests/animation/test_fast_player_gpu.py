@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from headstudio.animation import FastPlayer
+from headstudio.animation import FastPlayer, fast_player
 from headstudio.app.player import Player
 from headstudio.flame import HeadModel
 from headstudio.render import Cameras
@@ -55,7 +55,7 @@ def test_the_pictures_are_the_players(player, on_gpu, poses, capture):
 def test_a_graph_follows_parameters_cameras_and_background(player, on_gpu, poses):
     fast = FastPlayer(on_gpu.avatar, on_gpu.head)
     kept = []
-    for i, distance in enumerate((3.0, 2.4, 1.2)):  # nearer: many more tiles than the first had
+    for i, distance in enumerate((3.0, 2.4, 1.2)):  # nearer: many more tiles
         cameras = Cameras.orbit(30.0 * i, 10.0, distance, 40.0, 128, 128)
         ground = torch.tensor([0.3 * i, 0.5, 0.1])
         params = poses[i].to("cuda" if i == 1 else "cpu")
@@ -64,6 +64,15 @@ def test_a_graph_follows_parameters_cameras_and_background(player, on_gpu, poses
     # Earlier pictures are the caller's: later ones do not write over them.
     for picture, expected in kept:
         assert psnr(picture, expected) > 50
+    assert len(fast._captured) == 1
+
+
+def test_more_pictures_than_are_captured_are_the_same(on_gpu, poses, monkeypatch):
+    fast = FastPlayer(on_gpu.avatar, on_gpu.head)
+    cameras = Cameras.orbit(20.0, 10.0, 2.4, 40.0, 64, 64)
+    captured = fast.render(poses, cameras).rgb
+    monkeypatch.setattr(fast_player, "MOST_CAPTURED", 5)
+    assert psnr(captured, fast.render(poses, cameras).rgb) > 60
     assert len(fast._captured) == 1
 
 
