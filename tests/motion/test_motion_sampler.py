@@ -80,6 +80,17 @@ def test_switches_do_not_change_what_is_drawn() -> None:
     assert torch.equal(sample(50, neck=True).expression, sample(50, eyes=True).expression)
 
 
+def test_the_jaw_is_opened_further_as_often_as_asked() -> None:
+    plain = sample(2000, **ALL)
+    opened = sample(2000, **ALL, open_probability=0.3, open_deg=20)
+    turned = opened.jaw_pose - plain.jaw_pose
+    assert not turned[:, 1:].any()
+    assert 0.25 < float((turned[:, 0] > 0).float().mean()) < 0.35
+    assert 0.3 < float(turned.max()) < 0.35  # 20 degrees are 0.349
+    assert float(turned.min()) == 0
+    assert torch.equal(opened.expression, plain.expression)
+
+
 def test_rest_is_drawn_as_often_as_asked() -> None:
     resting = (sample(2000, **ALL, rest_probability=0.25).jaw_pose == 0).all(1)
     assert 0.2 < float(resting.float().mean()) < 0.3

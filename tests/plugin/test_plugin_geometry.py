@@ -71,6 +71,11 @@ def test_initialisation_is_switchable(make_geometry):
     plain = make_geometry(n_splats=2000)
     lips = dense.head.region_mask("lips")
     assert lips[dense.splats.face].sum() > 5 * lips[plain.splats.face].sum()
+    red = make_geometry(n_splats=2000, region_colors={"lips": [0.9, 0.1, 0.2]}, initial_color=0.4)
+    of_lips = lips[red.splats.face]
+    rgb = red.splats.splats.rgb()
+    assert torch.allclose(rgb[of_lips], torch.tensor([0.9, 0.1, 0.2]), atol=1e-3)
+    assert torch.allclose(rgb[~of_lips], torch.tensor(0.4), atol=1e-3)
     assert torch.allclose(make_geometry(initial_shape=[0.5, 1.0]).shape[:2], torch.tensor([0.5, 1]))
 
 
@@ -89,6 +94,8 @@ def test_the_seed_decides_where_splats_start(make_geometry):
     [
         ({"initialisation": "random"}, "one of uniform, per-triangle"),
         ({"region_weights": {"horns": 2.0}}, "names horns"),
+        ({"region_colors": {"horns": [0, 0, 0]}}, "region_colors names horns"),
+        ({"region_colors": {"lips": [0, 0, 256]}}, "each from 0 to 1"),
         ({"initial_shape": [0.0] * 301}, "301 coefficients"),
         ({"n_splats": 0}, "at least 1"),
         ({"head_model": "load/flame/no_such_head.npz"}, "no_such_head"),

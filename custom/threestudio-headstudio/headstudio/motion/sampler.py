@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 
 from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams, HeadModel
@@ -27,6 +28,11 @@ class MotionSamplerConfig:
     are shaped for the jaw they were made with."""
     rest_probability: float = setting(0.0, at_least=0, at_most=1)
     """How often the neutral pose is drawn instead."""
+    open_probability: float = setting(0.0, at_least=0, at_most=1)
+    """How often the jaw is then turned further open. Talking shows an open mouth seldom: inside of
+    it there would be little to learn from."""
+    open_deg: float = setting(20.0, at_least=0, at_most=90)
+    """By up to so many degrees."""
 
 
 class MotionSampler:
@@ -77,7 +83,9 @@ class MotionSampler:
         config = self.config
         # Every number is drawn whatever the configuration: an ablation sees the same faces.
         face, neck, eyes = torch.randint(len(self), (3, batch), generator=generator)
-        moving = torch.rand(batch, 1, generator=generator) >= config.rest_probability
+        moving, opening, degrees = torch.rand(3, batch, 1, generator=generator)
+        moving = moving >= config.rest_probability
+        opening = (opening < config.open_probability) * degrees * config.open_deg
         if not config.mix:
             neck = eyes = face
         frames = self._frames
@@ -86,7 +94,9 @@ class MotionSampler:
         if config.expression:
             result = result.replace(expression=frames.expression[face] * moving)
         if config.jaw:
-            result = result.replace(jaw_pose=frames.jaw_pose[face] * moving)
+            # Opening is a turn about x, in FLAME's axes.
+            opened = F.pad(torch.deg2rad(opening), (0, 2))
+            result = result.replace(jaw_pose=frames.jaw_pose[face] * moving + opened)
         if config.neck:
             result = result.replace(neck_pose=frames.neck_pose[neck] * moving)
         if config.eyes:

@@ -4,7 +4,7 @@ No ``from __future__ import annotations`` in this room: OmegaConf reads the anno
 ``Config`` classes as types.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -66,6 +66,9 @@ class FlameGaussians(BaseGeometry):
         initial_color: float = setting(0.5, at_least=0, at_most=1)
         # How densely the regions of the head are covered, by region name; 1 where not given.
         region_weights: dict[str, float] = field(default_factory=dict)
+        # Which colour [r, g, b] in 0 to 1 splats start with, by region name; initial_color where
+        # not given. The inside of a mouth is dark in everybody, and seldom seen in training.
+        region_colors: dict[str, Any] = field(default_factory=dict)
         learn_shape: bool = True
         # The shape is frozen from this step on.
         shape_until_step: int = setting(7000, at_least=0)
@@ -85,6 +88,12 @@ class FlameGaussians(BaseGeometry):
             for region, weight in values.get("region_weights", {}).items():
                 if not (isinstance(weight, (int, float)) and 0 <= weight < 1e6):
                     yield "region_weights", f"gives {region} {weight}; expected 0 or more"
+            for region, color in values.get("region_colors", {}).items():
+                if not _is_color(color):
+                    yield (
+                        "region_colors",
+                        f"gives {region} {color}; expected [r, g, b], each from 0 to 1",
+                    )
             density = values.get("density", {})
             most = density.get("max_splats", DensityControl.Config.max_splats)
             n = values.get("n_splats")
@@ -114,34 +123,43 @@ class FlameGaussians(BaseGeometry):
                 f"it has to be one of {', '.join(INITIALISATIONS)}."
             )
         vertices = self.world.to_world(head.neutral())
-        look = {"opacity": self.cfg.initial_opacity, "rgb": self.cfg.initial_color}
+        opacity, rgb = self.cfg.initial_opacity, self._face_colors(head)
         if self.cfg.initialisation == "per-triangle":
-            return initialise_per_triangle(vertices, head.faces, **look)
+            return initialise_per_triangle(vertices, head.faces, opacity, rgb)
         # Not the process's own seed: all processes of a run have to start with the same splats.
         generator = torch.Generator().manual_seed(run_seed())
         return initialise_uniform(
-            vertices,
-            head.faces,
-            self.cfg.n_splats,
-            generator,
+            vertices, head.faces, self.cfg.n_splats, generator, opacity, rgb,
             face_weights=self._face_weights(head),
-            **look,
-        )
+        )  # fmt: skip
 
     def _face_weights(self, head: HeadModel) -> Tensor | None:
         """Sampling weight of each triangle, ``[F]``, from ``region_weights``."""
         if not self.cfg.region_weights:
             return None
-        unknown = sorted(set(self.cfg.region_weights) - set(head.region_names))
+        weights = torch.ones(len(head.faces), device=head.faces.device)
+        for region, weight in self._of_regions(head, "region_weights"):
+            weights[region] = weight
+        return weights
+
+    def _face_colors(self, head: HeadModel) -> Tensor:
+        """Colour of each triangle's splats at the start, ``[F, 3]``."""
+        colors = head.v_template.new_full((len(head.faces), 3), self.cfg.initial_color)
+        for region, color in self._of_regions(head, "region_colors"):
+            colors[region] = colors.new_tensor(list(color))
+        return colors
+
+    def _of_regions(self, head: HeadModel, key: str) -> Iterator[tuple[Tensor, Any]]:
+        """What the configuration's ``key`` gives to the triangles of each region ``[F]`` bool."""
+        given = getattr(self.cfg, key)
+        unknown = sorted(set(given) - set(head.region_names))
         if unknown:
             raise HeadStudioError(
-                f"geometry.region_weights names {', '.join(unknown)}, but the head model "
+                f"geometry.{key} names {', '.join(unknown)}, but the head model "
                 f"{head.name} has {', '.join(head.region_names) or 'no regions'}."
             )
-        weights = torch.ones(len(head.faces), device=head.faces.device)
-        for region, weight in self.cfg.region_weights.items():
-            weights[head.region_mask(region)] = weight
-        return weights
+        for region, value in given.items():
+            yield head.region_mask(region), value
 
     def _initial_shape(self, head: HeadModel) -> Tensor:
         given = torch.tensor(list(self.cfg.initial_shape), dtype=torch.float32)
@@ -223,3 +241,11 @@ class FlameGaussians(BaseGeometry):
             "shape": self.shape.detach(),
             "frame": self.world,
         }
+
+
+def _is_color(value: Any) -> bool:
+    return (
+        isinstance(value, Sequence)
+        and len(value) == 3
+        and all(isinstance(part, (int, float)) and 0 <= part <= 1 for part in value)
+    )

@@ -69,7 +69,7 @@ def initialise_uniform(
     n: int,
     generator: torch.Generator | None = None,
     opacity: float = 0.1,
-    rgb: float = 0.5,
+    rgb: float | Tensor = 0.5,
     face_weights: Tensor | None = None,
 ) -> Splats:
     """Super-dense initialisation: n splats spread uniformly over the neutral mesh.
@@ -83,7 +83,7 @@ def initialise_uniform(
         n: number of splats.
         generator, face_weights: see `sample_surface`.
         opacity: of every splat, in (0, 1).
-        rgb: the grey of every splat, in [0, 1].
+        rgb: the grey of every splat, or the colour on each triangle ``[F, 3]``, in [0, 1].
     """
     points, face = sample_surface(vertices, faces, n, generator, face_weights)
     frames = triangle_frames(vertices.detach()[None], faces)
@@ -91,7 +91,7 @@ def initialise_uniform(
 
 
 def initialise_per_triangle(
-    vertices: Tensor, faces: Tensor, opacity: float = 0.1, rgb: float = 0.5
+    vertices: Tensor, faces: Tensor, opacity: float = 0.1, rgb: float | Tensor = 0.5
 ) -> Splats:
     """The ablation of `initialise_uniform`: one splat on every triangle, at its centroid.
 
@@ -125,7 +125,7 @@ def neighbour_distance(points: Tensor, k: int = 3) -> Tensor:
 
 
 def _isotropic_splats(
-    points: Tensor, face: Tensor, frames: TriangleFrames, opacity: float, rgb: float
+    points: Tensor, face: Tensor, frames: TriangleFrames, opacity: float, rgb: float | Tensor
 ) -> Splats:
     if not 0.0 < opacity < 1.0:
         raise HeadStudioError(
@@ -140,7 +140,7 @@ def _isotropic_splats(
         face,
         frames,
         points.new_full((n,), opacity),
-        points.new_full((n, 3), rgb),
+        rgb[face].to(points) if isinstance(rgb, Tensor) else points.new_full((n, 3), rgb),
     )
     # A ball has no orientation; that of its triangle keeps the parameters plain.
     splats.quats = identity.clone()
