@@ -141,6 +141,18 @@ def test_the_negative_prompt_is_predicted_only_where_it_counts(
     assert (difference[:2] < 1e-6).all()
 
 
+@pytest.mark.parametrize("method", ["denoised", "sds"])
+def test_an_empty_negative_prompt_is_not_predicted_for(prior: DiffusionPrior, method: str) -> None:
+    case = Case(prior)
+    config = DistillationConfig(method=method)
+    null = prior.null_embedding.expand(B, -1, -1)
+    expected, _, n_asked = case.gradient(config, negative=null)
+    grad, _, n_predictions = case.gradient(config, negative=None)
+    assert n_predictions == 2 * B
+    assert n_asked == 2 * B + 3 * (method == "denoised")
+    torch.testing.assert_close(grad, expected, atol=1e-4, rtol=1e-3)
+
+
 def test_invisible_faces_and_weight_zero_leave_the_controlnet_out(prior: DiffusionPrior) -> None:
     case = Case(prior)
     with_control, _, _ = case.gradient(DistillationConfig())

@@ -68,6 +68,24 @@ def test_control_and_its_weight_matter_and_zero_is_none(make_guidance, prompt_ut
     assert torch.allclose(off, without, atol=1e-4 * scale)
 
 
+def test_an_empty_negative_prompt_costs_nothing(make_guidance, prior, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    guidance = make_guidance(min_step_percent=0.5)  # late: the negative prompt has its part
+    outs = {}
+    for negative in ("", "hat", ""):
+        processor = threestudio.find("stable-diffusion-prompt-processor")(
+            {
+                "pretrained_model_name_or_path": prior,
+                "prompt": "red hair",
+                "negative_prompt": negative,
+            }
+        )
+        outs[negative] = gradient(guidance, processor())
+    assert outs["hat"][1]["n_predictions"] == 6
+    assert outs[""][1]["n_predictions"] == 4
+    assert not torch.allclose(outs["hat"][0], outs[""][0])
+
+
 def test_the_prompts_follow_the_views(make_guidance, prompt_utils):
     seen, _ = gradient(make_guidance(), prompt_utils)
     blind, _ = gradient(make_guidance(view_dependent_prompting=False), prompt_utils)

@@ -108,7 +108,7 @@ class ScoreDistillation:
         self,
         rgb: Tensor,  # [B, H, W, 3], or latents [B, h, w, C]
         text: Tensor,  # [B, L, D]
-        negative: Tensor,  # [B, L, D] or [1, L, D]
+        negative: Tensor | None,  # [B, L, D] or [1, L, D]
         null: Tensor | None = None,  # [B, L, D] or [1, L, D]
         control: Tensor | None = None,  # [B, H, W, 3]
         visible: Tensor | float = 1.0,  # [B]
@@ -124,7 +124,8 @@ class ScoreDistillation:
             rgb: pictures in [0, 1] of any size, resized to the prior's; the only argument that
                 receives a gradient.
             text: embeddings of the prompt as seen from each view.
-            negative: embeddings of the negative prompt.
+            negative: embeddings of the negative prompt; None is the empty prompt again, for which
+                ε_neg is ε_null and nothing need be predicted.
             null: embeddings of the empty prompt; the prior's own by default.
             control: control images; None (or a weight of 0) leaves the ControlNet out.
             visible: weight of the control image in [0, 1], 0 where no landmark can be seen.
@@ -165,7 +166,7 @@ class ScoreDistillation:
         latents: Tensor,  # [B, C, h, w]
         steps: Tensor,  # [B] int64, on the CPU
         text: Tensor,
-        negative: Tensor,
+        negative: Tensor | None,
         null: Tensor | None = None,
         control: Tensor | None = None,
         visible: Tensor | float = 1.0,
@@ -193,8 +194,9 @@ class ScoreDistillation:
             if c.method == "denoised"
             else steps.new_empty(0)
         )
+        asked_late = late if negative is not None else steps.new_empty(0)
         everyone = torch.arange(batch)
-        view = torch.cat([everyone, everyone, late])
+        view = torch.cat([everyone, everyone, asked_late])
         sample = view.to(device, non_blocking=True)
         late = late.to(device, non_blocking=True)
         t = steps.to(device, non_blocking=True)
@@ -204,7 +206,7 @@ class ScoreDistillation:
         noisy = prior.add_noise(latents, noise, t)
         embeddings = torch.cat(
             [_per_sample("text", text, batch), _per_sample("null", null, batch)]
-            + [_per_sample("negative", negative, batch)[late]] * bool(len(late))
+            + ([] if negative is None else [_per_sample("negative", negative, batch)[late]])
         )
         conditions: tuple[Tensor, ...] = ()
         if control is not None and c.control_weight != 0:
@@ -214,7 +216,9 @@ class ScoreDistillation:
             noisy[sample], t[sample], embeddings, *conditions,
             picture=view, asked=None if asked is None else asked.expand(batch)[view],
         )  # fmt: skip
-        e_text, e_null, e_negative = predicted.split([batch, batch, len(late)])
+        e_text, e_null, e_negative = predicted.split([batch, batch, len(asked_late)])
+        if negative is None:
+            e_negative = e_null[late]
 
         grad = e_null + c.guidance_scale * (e_text - e_null)
         grad = grad.index_add(0, late, e_negative, alpha=-1)
@@ -296,12 +300,13 @@ class ScoreDistillation:
         conditions: tuple[Tensor, ...] = ()
         shown = rgb.new_zeros(batch, 3, prior.image_size, prior.image_size)
         if control is not None and c.control_weight != 0:
-            conditions = (torch.cat([control] * 2), c.control_weight * weight.repeat(2))
+            conditions = (control, c.control_weight * weight.repeat(2))
             shown = resize(control.movedim(-1, 1), prior.image_size)
             shown = shown * (weight > 0).view(-1, 1, 1, 1)
         predicted = prior.predict_noise(
-            torch.cat([noisy] * 2), t.repeat(2), embeddings, *conditions
-        )
+            torch.cat([noisy] * 2), t.repeat(2), embeddings, *conditions,
+            picture=torch.arange(batch).repeat(2),
+        )  # fmt: skip
         e_text, e_null = predicted.chunk(2)
         guided = e_null + c.guidance_scale * (e_text - e_null)
         return {

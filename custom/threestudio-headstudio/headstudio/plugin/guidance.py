@@ -118,6 +118,8 @@ class FlameControlNetGuidance(BaseObject):
                 narrow_after=None,  # the schedules of min_step_percent and max_step_percent do
             ),
         )
+        # Whether a prompt processor's negative prompt is the empty one, by the processor's output.
+        self._empty_negative: tuple[Any, bool] = (None, False)
         self.update_step(0, 0)
 
     @property
@@ -191,8 +193,9 @@ class FlameControlNetGuidance(BaseObject):
         elevation: Tensor,
         azimuth: Tensor,
         camera_distances: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """Of the prompt and of the negative prompt as seen from each view, ``[B, L, D]``."""
+    ) -> tuple[Tensor, Tensor | None]:
+        """Of the prompt and of the negative prompt as seen from each view, ``[B, L, D]``; None for
+        a negative prompt that is empty."""
         if prompt_utils.use_perp_neg:
             raise HeadStudioError(
                 "flame-controlnet-guidance does not do Perp-Neg; "
@@ -209,7 +212,25 @@ class FlameControlNetGuidance(BaseObject):
                 "pretrained_model_name_or_path."
             )
         text, negative = both.to(self.device).float().chunk(2)
-        return text, negative
+        return text, None if self._is_empty(prompt_utils) else negative
+
+    def _is_empty(self, prompt_utils: PromptProcessorOutput) -> bool:
+        """Whether the negative prompt is the empty one from every side.
+
+        Found out once for a run: on a GPU the host would have to wait for the answer.
+        """
+        if self._empty_negative[0] is not prompt_utils:
+            null = self.prior.null_embedding
+            same = (
+                # Two text encoders, of which one may have been in half precision.
+                torch.allclose(embedding.to(null), null, atol=0.02 * float(null.abs().max()))
+                for embedding in (
+                    prompt_utils.uncond_text_embeddings,
+                    prompt_utils.uncond_text_embeddings_vd,
+                )
+            )
+            self._empty_negative = (prompt_utils, all(same))
+        return self._empty_negative[1]
 
 
 def call_guidance(
