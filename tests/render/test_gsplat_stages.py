@@ -1,8 +1,8 @@
-"""gsplat's forward pass in parts: the tiles without gsplat, and the whole on replaced kernels."""
+"""gsplat's forward pass in parts, on replaced kernels; splats that move in groups."""
 
 from __future__ import annotations
 
-import itertools
+import math
 from typing import Any
 
 import gsplat
@@ -13,72 +13,26 @@ from gsplat.cuda import _torch_impl
 from torch import Tensor
 
 from headstudio.render import Cameras, _gsplat_stages, _tiles, reference, render
-from headstudio.render._gsplat_stages import Ellipses, grid, list_tiles
+from headstudio.render._gsplat_stages import Ellipses, Tiles, grid
 from headstudio.render.grouped import GroupedSplats, place, render_grouped
 from headstudio.splats import matrix_to_quaternion
 
 CAMERAS = Cameras.orbit(torch.tensor([20.0, 160.0]), 15.0, 1.4, 50.0, 40, 72).expand(2)
 
 
-def ellipses(n: int = 300) -> Ellipses:
-    """In two poses and two views; some are outside, some invisible, some at the same depth."""
-    g = torch.Generator().manual_seed(0)
-    shape = (2, 2, n)
-    radii = torch.randint(0, 25, (*shape, 2), generator=g, dtype=torch.int32)
-    means2d = torch.rand(*shape, 2, generator=g) * torch.tensor([120.0, 90.0]) - 25
-    depths = torch.rand(shape, generator=g) + 1
-    depths[..., ::3] = 1.5
-    hidden = ~(radii > 0).all(-1)
-    radii[hidden] = 0
-    means2d[hidden] = torch.nan  # gsplat leaves what was in memory
-    depths[hidden] = torch.nan
-    return Ellipses(radii, means2d, depths, torch.ones(*shape, 3))
-
-
-def listed(found: Ellipses, room: int) -> tuple[list[list[int]], int]:
-    rows, columns = grid(CAMERAS)
-    n_tiles = 4 * (rows + 1) * columns
-    tiles, count = list_tiles(
-        found,
-        CAMERAS,
-        torch.arange(room, dtype=torch.int32),
-        torch.arange(n_tiles, dtype=torch.int16),
-    )
-    assert tiles.offsets.shape == (2, 2, rows + 1, columns)
-    assert tiles.ids.dtype == tiles.offsets.dtype == torch.int32
-    bounds = [*tiles.offsets.flatten().tolist(), len(tiles.ids)]
-    ids = tiles.ids.tolist()
-    return [ids[a:b] for a, b in itertools.pairwise(bounds)], int(count)
-
-
-def test_every_tile_lists_its_splats_from_front_to_back():
-    found = ellipses()
+def tiles_of(found: Ellipses) -> Tiles:
+    """What gsplat lists, by the CPU renderer."""
     means2d, radii, depths = (
         x.flatten(0, 1).nan_to_num().numpy() for x in (found.means2d, found.radii, found.depths)
     )
     pairs, start, _ = _tiles.list_pairs(means2d, radii, depths, CAMERAS.height, CAMERAS.width)
-    rows, columns = grid(CAMERAS)
-    lists, count = listed(found, len(pairs) + 500)
-    assert count == len(pairs) > 1000
-    for image in range(4):
-        for tile in range(rows * columns):
-            at = image * rows * columns + tile
-            expected = pairs[start[at] : start[at + 1], 0] + image * found.depths.shape[2]
-            assert lists[image * (rows + 1) * columns + tile] == expected.tolist()
-        below = lists[(image * (rows + 1) + rows) * columns :][:columns]
-        # What room is left lies where no pixel is.
-        assert sum(len(x) for x in below) == (500 if image == 3 else 0)
-
-
-def test_with_too_little_room_it_is_said_how_much_is_needed():
-    found = ellipses()
-    _, needed = listed(found, 100_000)
-    lists, count = listed(found, needed // 2)
-    assert count == needed
-    assert sum(len(x) for x in lists) == needed // 2
-    exactly, _ = listed(found, needed)
-    spare, _ = listed(found, needed + 1)
-    assert exactly == [*spare[:-1], spare[-1][:-1]]
+    shape = (*found.depths.shape[:2], *grid(CAMERAS))
+    offsets = torch.as_tensor(np.asarray(start)[: math.prod(shape)]).int().view(shape)
+    image = np.searchsorted(
+        np.asarray(start)[:: math.prod(shape[2:])], np.arange(len(pairs)), "right"
+    )
+    ids = pairs[:, 0] + (image - 1) * found.depths.shape[2]
+    return Tiles(offsets, torch.as_tensor(ids).int())
 
 
 def fake_projection(
@@ -151,14 +105,8 @@ def test_the_parts_put_together_make_the_picture(monkeypatch, background):
     splats, maps = grouped()
     means, covariances = place(splats, maps)
     found = _gsplat_stages.project(means, covariances, splats.opacities, CAMERAS)
-    rows, columns = grid(CAMERAS)
-    tiles, count = list_tiles(
-        found,
-        CAMERAS,
-        torch.arange(20_000, dtype=torch.int32),
-        torch.arange(4 * (rows + 1) * columns, dtype=torch.int32),
-    )
-    assert 0 < count < 20_000
+    tiles = tiles_of(found)
+    assert len(tiles.ids) > 0
     rgb, alpha = _gsplat_stages.rasterize(found, tiles, splats, CAMERAS, background)
     expected, covered = render_grouped(splats, maps, CAMERAS, background)
     assert torch.allclose(rgb, expected, atol=2e-3)
