@@ -1,5 +1,8 @@
 """Changes to files that keep enough of their structure to get past the first check.
 
+Some keep all of it (`overwritten`, `array`, `sound_pickle`): other contents in a container that is
+whole, for what readers do behind their first checks. The others damage the container as well.
+
 Everything follows from the random generator, so that a seed repeats a file.
 """
 
@@ -16,9 +19,13 @@ import zlib
 from collections.abc import Callable
 from random import Random
 
+import numpy as np
+
 Mutate = Callable[[bytes, Random], bytes]
 
 MAX_SIZE = 1 << 16
+SOUND = 0.6
+"""How often the container is left whole."""
 _NUMBERS = [
     "0",
     "-1",
@@ -97,6 +104,10 @@ _SHAPES = [
     "(None,",
     "[3] 7 ((1,),)",
 ]
+_FLOATS = (
+    0.0, -0.0, 1.0, -1.0, 0.5, 2.0, 3.0, 100.0, -100.0, 25.0, 1e-9, 1e-45, 1e4, 1e20, -3e38,
+    float("nan"), float("inf"),
+)  # fmt: skip
 _JSON_BITS = ("[", "]", "{", "}", "{}", "[]", '""', ",", ":", '"\\ud800"', "[[[[[[[[", "1e999")
 _GLOBALS = (
     b"cos\nsystem\n", b"cbuiltins\neval\n", b"cnumpy\ndtype\n", b"cnumpy\nndarray\n",
@@ -132,11 +143,86 @@ def raw(data: bytes, rng: Random) -> bytes:
     return bytes(out[:MAX_SIZE])
 
 
+def overwritten(data: bytes, rng: Random) -> bytes:
+    """As many bytes, a few of them others: a number of two, four or eight, where one may be."""
+    out = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        size = rng.choice((1, 2, 4, 4, 8))
+        if len(out) < size:
+            continue
+        place = size * rng.randrange(len(out) // size)
+        value = rng.choice(_FLOATS)
+        if size == 1 or rng.random() < 0.3:
+            new = rng.randbytes(size)
+        elif rng.random() < 0.3:
+            new = rng.choice((0, 1, 3, 255, 2 ** (8 * size - 1) - 1)).to_bytes(size, "little")
+        else:
+            small = 0.0 if size == 2 and abs(value) > 6e4 else value
+            new = struct.pack({2: "<e", 4: "<f", 8: "<d"}[size], small)
+        out[place : place + size] = new
+    return bytes(out)
+
+
+_HEADER = re.compile(
+    rb"\{'descr': '([<|][fiubU]\d{1,2})', 'fortran_order': False, "
+    rb"'shape': \(((?:\d{1,6},? ?)*)\), \}\s*"
+)
+
+
+def array(data: bytes, rng: Random) -> bytes:
+    """A sound .npy file of other values, of another type or shape."""
+    (length,) = struct.unpack_from("<H", data, 8) if len(data) > 10 else (0,)
+    match = _HEADER.fullmatch(data[10 : 10 + length])
+    body = data[10 + length :]
+    if not match:
+        return npy(data, rng)
+    dtype = np.dtype(match[1].decode())
+    shape = tuple(int(word) for word in re.findall(rb"\d+", match[2]))
+    if not body or dtype.itemsize * int(np.prod(shape, dtype=float)) != len(body):
+        return npy(data, rng)
+    values = np.frombuffer(body, dtype).reshape(shape).copy()
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        values = _other(values, rng)
+    stream = io.BytesIO()
+    np.save(stream, values[: MAX_SIZE // 16] if values.ndim else values, allow_pickle=False)
+    return stream.getvalue()
+
+
+def _other(values: np.ndarray, rng: Random) -> np.ndarray:
+    kind = rng.randrange(8)
+    if kind <= 3:
+        flat = values.reshape(-1)
+        for _ in range(rng.choice((1, 1, 4, len(flat)))):
+            new: object = rng.choice(("", "jawOpen", "no", "x" * 99))
+            if values.dtype.kind != "U":
+                numbers = _FLOATS if values.dtype.kind == "f" else (-1, 0, 1, 2, 4, 5, 127, 2**31)
+                new = np.float64(rng.choice(numbers)).astype(values.dtype)
+            flat[rng.randrange(len(flat))] = new
+    elif kind == 4 and values.dtype.kind != "U":
+        return values.astype(rng.choice(("<f2", "<f4", "<f8", "|i1", "<i8", "|u1", "|b1", "<c8")))
+    elif kind == 5 and values.ndim:
+        row = rng.randrange(len(values))
+        return rng.choice((values[:-1], values[:0], values[::-1], values[row : row + 1],
+                           np.concatenate([values, values[row : row + 1]])))  # fmt: skip
+    elif kind == 6:
+        return rng.choice((values.reshape(-1), values.T, values[None], values[..., None],
+                           np.repeat(values, 2, axis=-1 if values.ndim else None)))  # fmt: skip
+    elif kind == 7 and values.ndim:
+        return values[..., : rng.randrange(values.shape[-1] + 1)]
+    return values
+
+
 def npy(data: bytes, rng: Random) -> bytes:
     """A .npy file with another type, shape or header, the length of the header being right."""
     if not data.startswith(b"\x93NUMPY") or len(data) < 12 or rng.random() < 0.25:
         return raw(data, rng)
     (length,) = struct.unpack_from("<H", data, 8)
+    if rng.random() < SOUND:
+        if b"'|O'" in data[10 : 10 + length]:
+            return data[: 10 + length] + sound_pickle(data[10 + length :], rng)
+        if _HEADER.fullmatch(data[10 : 10 + length]):
+            return array(data, rng)
     header, body = data[10 : 10 + length].decode("latin1"), data[10 + length :]
     kind = rng.randrange(5)
     if kind == 0:
@@ -163,6 +249,8 @@ def pickled(data: bytes, rng: Random) -> bytes:
         places = []
     if len(places) < 2 or rng.random() < 0.2:
         return raw(data, rng)
+    if rng.random() < SOUND:
+        return sound_pickle(data, rng)
     ends = [*places[1:], places[-1] + 1]
     parts = [data[start:end] for start, end in zip(places, ends, strict=True)]
     rest = data[ends[-1] :]
@@ -190,6 +278,49 @@ def pickled(data: bytes, rng: Random) -> bytes:
     return (b"".join(parts) + rest)[:MAX_SIZE]
 
 
+_TEXTS = {"BINUNICODE": 4, "SHORT_BINUNICODE": 1, "BINSTRING": 4, "SHORT_BINSTRING": 1}
+_BYTES = {"BINBYTES": 4, "SHORT_BINBYTES": 1, "BINBYTES8": 8, "BYTEARRAY8": 8}
+_COUNTS = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "NEWTRUE", "NEWFALSE", "NONE")
+
+
+def sound_pickle(data: bytes, rng: Random) -> bytes:
+    """A pickle of the same instructions with other numbers, texts and bytes, without frames."""
+    try:
+        found = [(op.name, place) for op, _, place in pickletools.genops(data)]
+    except ValueError:
+        return pickled(data, rng)
+    places = [place or 0 for _, place in found]
+    ends = [*places[1:], places[-1] + 1]
+    parts = [
+        [name, data[start:end]]
+        for (name, start), end in zip(found, ends, strict=True)
+        if name != "FRAME"
+    ]
+    texts = [part for part in parts if part[0] in _TEXTS]
+    numbers = [part for part in parts if part[0] in _COUNTS]
+    contents = [part for part in parts if part[0] in _BYTES]
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        kinds = [kind for kind in (texts, numbers, contents, contents) if kind]
+        if not kinds:
+            return pickled(data, rng)
+        part = rng.choice(rng.choice(kinds))
+        name, code = part
+        if name in _COUNTS:
+            small = bytes([ord("K"), rng.choice((0, 1, 2, 3, 4, 5, 100))])
+            part[1] = rng.choice((small, small, _number(rng)))
+        elif name in _BYTES:
+            part[1] = code[: 1 + _BYTES[name]] + overwritten(code[1 + _BYTES[name] :], rng)
+        elif len(texts) > 1 and rng.random() < 0.3:
+            part[:] = rng.choice(texts)
+        else:
+            head, rest = code[: 1 + _TEXTS[name]], bytearray(code[1 + _TEXTS[name] :])
+            ascii_places = [place for place, byte in enumerate(rest) if byte < 128]
+            if ascii_places:
+                rest[rng.choice(ascii_places)] = rng.randrange(128)
+            part[1] = head + bytes(rest)
+    return b"".join(code for _, code in parts) + data[ends[-1] :]
+
+
 def _number(rng: Random) -> bytes:
     kind = rng.randrange(4)
     if kind == 0:
@@ -201,8 +332,11 @@ def _number(rng: Random) -> bytes:
     return b"G" + struct.pack(">d", rng.choice((float("nan"), float("inf"), 1e308, -0.0)))
 
 
-def zipped(member: Callable[[str, bytes, Random], bytes]) -> Mutate:
-    """A zip file, one member of which is changed, and the whole zipped again."""
+Member = Callable[[str, bytes, Random], bytes]
+
+
+def zipped(member: Member, sound: Member, kinds: tuple[int, ...]) -> Mutate:
+    """A zip file, members of which are changed, and the whole zipped again in one of the ways."""
 
     def mutate(data: bytes, rng: Random) -> bytes:
         if rng.random() < 0.15:
@@ -217,9 +351,14 @@ def zipped(member: Callable[[str, bytes, Random], bytes]) -> Mutate:
             return raw(data, rng)
         if not members:
             return raw(data, rng)
-        _change(members, member, rng)
+        if rng.random() < SOUND:
+            for _ in range(rng.choice((1, 1, 2, 3))):
+                changed = rng.choice(members)
+                changed[1] = sound(changed[0], changed[1], rng)
+        else:
+            _change(members, member, rng)
         stream = io.BytesIO()
-        kind = rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_DEFLATED))
+        kind = rng.choice(kinds)
         with warnings.catch_warnings(), zipfile.ZipFile(stream, "w", kind) as archive:
             warnings.simplefilter("ignore")
             for name, content in members:
@@ -229,9 +368,7 @@ def zipped(member: Callable[[str, bytes, Random], bytes]) -> Mutate:
     return mutate
 
 
-def _change(
-    members: list[list], member: Callable[[str, bytes, Random], bytes], rng: Random
-) -> None:
+def _change(members: list[list], member: Member, rng: Random) -> None:
     place = rng.randrange(len(members))
     name, content = members[place]
     kind = rng.randrange(8)
@@ -252,12 +389,24 @@ def _npz_member(name: str, content: bytes, rng: Random) -> bytes:
     return npy(content, rng)
 
 
+def _npz_sound(name: str, content: bytes, rng: Random) -> bytes:
+    return array(content, rng)
+
+
+def _torch_sound(name: str, content: bytes, rng: Random) -> bytes:
+    if name.endswith("data.pkl"):
+        return sound_pickle(content, rng)
+    return overwritten(content, rng) if "/data/" in name else content
+
+
 def _torch_member(name: str, content: bytes, rng: Random) -> bytes:
     return pickled(content, rng) if name.endswith("data.pkl") else raw(content, rng)
 
 
-npz: Mutate = zipped(_npz_member)
-torch_zip: Mutate = zipped(_torch_member)
+npz: Mutate = zipped(_npz_member, _npz_sound, (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
+torch_zip: Mutate = zipped(
+    _torch_member, _torch_sound, (*[zipfile.ZIP_STORED] * 4, zipfile.ZIP_DEFLATED)
+)
 
 
 def text(data: bytes, rng: Random) -> bytes:
@@ -294,30 +443,35 @@ def ply(data: bytes, rng: Random) -> bytes:
     head, end, body = data.partition(b"end_header\n")
     if not end or rng.random() < 0.1:
         return raw(data, rng)
-    if rng.random() < 0.5:
-        out = bytearray(body)
-        for _ in range(rng.choice((1, 2, 8))):
-            if len(out) >= 4:
-                place = 4 * rng.randrange(len(out) // 4)
-                value = rng.choice((float("nan"), float("inf"), 3e38, -3e38, 1e-45, 0.0, 1e20))
-                out[place : place + 4] = struct.pack("<f", value)
-        return head + end + bytes(out)
+    if rng.random() < SOUND:
+        return head + end + overwritten(body, rng)
     return (text(head, rng) + end + body)[: 2 * MAX_SIZE]
 
 
 def mat(data: bytes, rng: Random) -> bytes:
-    """A .mat file, one compressed element of which is changed inside."""
-    if len(data) < 144 or rng.random() < 0.3:
+    """A .mat file, one element of which is changed inside, packed or not."""
+    elements = []
+    place = 128
+    while place + 8 <= len(data):
+        (size,) = struct.unpack_from("<I", data, place + 4)
+        elements.append((place, place + 8 + size))
+        place += 8 + size
+    if not elements or rng.random() < 0.2:
         return raw(data, rng)
-    kind, size = struct.unpack_from("<II", data, 128)
-    if kind != 15:
-        return data[:128] + raw(data[128:], rng)
+    start, end = rng.choice(elements)
+    kind, inside = data[start : start + 4], data[start + 8 : end]
+    packed = kind == struct.pack("<I", 15)
     try:
-        inside = zlib.decompress(data[136 : 136 + size])
+        inside = zlib.decompress(inside) if packed else inside
     except zlib.error:
         return raw(data, rng)
-    packed = zlib.compress(raw(inside, rng))
-    return data[:128] + struct.pack("<II", 15, len(packed)) + packed + data[136 + size :]
+    if rng.random() < SOUND:
+        behind = len(inside) // 2  # of the flags, the shape and the name
+        inside = inside[:behind] + overwritten(inside[behind:], rng)
+    else:
+        inside = raw(inside, rng)
+    inside = zlib.compress(inside) if packed else inside
+    return data[:start] + kind + struct.pack("<I", len(inside)) + inside + data[end:]
 
 
 def safetensors(data: bytes, rng: Random) -> bytes:

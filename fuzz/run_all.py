@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import re
+import resource
 import subprocess
 import sys
 import time
@@ -20,17 +21,17 @@ sys.path.insert(0, str(HERE))
 from targets import TARGETS  # noqa: E402
 
 HEAD = (
-    "| reader | seconds | executions | edges | refused "
+    "| reader | seconds | of a processor | executions | edges | refused "
     "| slowest, s | s/KiB | memory, MiB | findings |"
 )
 
 
 def run(name: str, seconds: float) -> dict:
-    """Fuzz one reader; returns its statistics, with ``edges`` and ``seconds``."""
+    """Fuzz one reader; returns its statistics, with ``edges``, ``seconds`` and the processor's."""
     report = HERE / "found" / f"{name}.json"
     report.parent.mkdir(exist_ok=True)
     report.unlink(missing_ok=True)
-    start = time.monotonic()
+    start, used = time.monotonic(), _processor()
     done = subprocess.run(
         [sys.executable, str(HERE / f"fuzz_{name}.py"), f"-max_total_time={seconds:.0f}"],
         env={**os.environ, "OMP_NUM_THREADS": "1", "FUZZ_STATISTICS": str(report)},
@@ -45,6 +46,7 @@ def run(name: str, seconds: float) -> dict:
     total = re.findall(r"Done (\d+) runs", done.stderr)
     statistics.update(
         seconds=time.monotonic() - start,
+        processor=_processor() - used,
         edges=int(edges[-1]) if edges else 0,
         executions=int(total[-1]) if total else statistics.get("executions", 0),
     )
@@ -54,12 +56,19 @@ def run(name: str, seconds: float) -> dict:
     return statistics
 
 
+def _processor() -> float:
+    """Seconds of a processor that fuzzers have taken."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def row(name: str, s: dict) -> str:
     """A line of the table."""
     findings = "; ".join(s["findings"]) or "none"
+    refused = 100 * s.get("refused", 0) / max(1, s["executions"])
     return (
-        f"| `{name}` | {s['seconds']:.0f} | {s['executions']} | {s['edges']} "
-        f"| {100 * s.get('refused', 0) / max(1, s['executions']):.0f} % "
+        f"| `{name}` | {s['seconds']:.0f} | {s['processor']:.0f} "
+        f"| {s['executions']} | {s['edges']} | {refused:.0f} % "
         f"| {s.get('slowest_seconds', 0):.2f} | {s.get('slowest_seconds_per_kib', 0):.2f} "
         f"| {s.get('largest_memory', 0) / 2**20:.1f} | {findings} |"
     )
@@ -71,7 +80,7 @@ def main() -> int:
     parser.add_argument("readers", nargs="*", choices=[[], *TARGETS], help="default: all")
     args = parser.parse_args()
     print(HEAD)
-    print("|---|---:|---:|---:|---:|---:|---:|---:|---|")
+    print("|---|---:|---:|---:|---:|---:|---:|---:|---:|---|")
     bad = False
     for name in args.readers or TARGETS:
         statistics = run(name, 60 * args.minutes)

@@ -77,7 +77,12 @@ def read(fields: Mapping[str, Any], path: Path, fps: float | None) -> Recording:
         if part is not None and ours not in arrays:
             arrays[ours] = rotation(fields, part, path)
     if "jaw_pose" not in arrays and EULER_JAW in fields:
-        arrays["jaw_pose"] = from_euler("XYZ", numbers(fields, EULER_JAW, path).reshape(-1, 3))
+        angles = numbers(fields, EULER_JAW, path)
+        if angles.shape[-1:] != (3,) or 0 in angles.shape:
+            raise HeadStudioError(
+                f"{path}: {EULER_JAW!r} has shape {list(angles.shape)}; expected [T, 3]."
+            )
+        arrays["jaw_pose"] = from_euler("XYZ", angles.reshape(-1, 3))
     notes = ["camera, light, texture and detail are left out"]
     shape = _first(fields, SHAPES)
     if shape is not None:
@@ -98,12 +103,16 @@ def read_frames(frames: list[Mapping[str, Any]], path: Path, fps: float | None) 
 def _pose(fields: Mapping[str, Any], key: str, path: Path) -> dict[str, np.ndarray]:
     """The rotations that a code's pose holds."""
     pose = numbers(fields, key, path)
-    pose = pose[None] if pose.ndim == 1 else pose.reshape(pose.shape[0], -1)
-    parts = _PARTS.get(pose.shape[-1] if pose.ndim else 0)
+    shape = list(pose.shape)
+    if pose.ndim == 1:
+        pose = pose[None]
+    elif pose.ndim > 2 and pose.size:
+        pose = pose.reshape(pose.shape[0], -1)
+    parts = _PARTS.get(pose.shape[-1]) if pose.ndim == 2 else None
     if parts is None:
         raise HeadStudioError(
-            f"{path}: {key!r} has shape {list(pose.shape)}; expected [T, 6], the rotations of head "
-            "and jaw, or [T, 15], those of FLAME's five joints."
+            f"{path}: {key!r} has shape {shape}; expected [T, 6], the rotations of head and jaw, "
+            "or [T, 15], those of FLAME's five joints."
         )
     return {part: pose[:, 3 * i : 3 * i + 3] for i, part in enumerate(parts)}
 
