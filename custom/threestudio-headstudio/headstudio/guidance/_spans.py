@@ -118,9 +118,12 @@ def covered(spans: Spans, layer: Tensor, n_layers: int, height: int, width: int)
     begin = begin_of_row + spans.left.clamp(0, width - 1)
     past = begin_of_row + spans.right.clamp(0, width - 1) + 1
     change = torch.zeros(batch * n_layers * height * (width + 1), dtype=torch.int32, device=device)
+    # Most spans are not inside, and add nothing. On a GPU additions to one address wait for each
+    # other: theirs are left where they fall, but for those that would fall out of the pictures.
     one = inside.to(torch.int32).flatten()
-    change.scatter_add_(0, torch.where(inside, begin, 0).flatten(), one)
-    change.scatter_add_(0, torch.where(inside, past, 0).flatten(), -one)
+    last = len(change) - 1
+    change.scatter_add_(0, begin.clamp(0, last).flatten(), one)
+    change.scatter_add_(0, past.clamp(0, last).flatten(), -one)
     change = change.view(batch, n_layers, height, width + 1)
     return change.cumsum(dim=-1, dtype=torch.int32)[..., :width] > 0
 
