@@ -159,6 +159,36 @@ def test_the_step_with_compilation_equals_the_step_without(folder: Path) -> None
     assert graphs == [2, 2, 2, 2, 3, 3, 3, 3]
 
 
+def test_a_preview_and_fewer_views_at_once_compile_nothing_anew(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A preview looks at other numbers of pictures than a step; passes for two views, or for what
+    is left of the samples, at others again."""
+    backend = Counted(with_gradient="eager", without="eager")
+    plain, other = load(folder), compiled(load(folder), backend)
+    step(other, "some late, some seen")
+    assert len(backend.nodes) == 2
+
+    generator = torch.Generator().manual_seed(1)
+    rgb, control = torch.rand(2, B - 1, SIZE, SIZE, 3, generator=generator)
+    text = plain.embed_text(["a man"] * (B - 1))
+    expected, found = (
+        ScoreDistillation(one).preview(rgb, text, control=control, visible=0.5)
+        for one in (plain, other)
+    )
+    for name in ("imgs_noisy", "imgs_1step", "control"):
+        torch.testing.assert_close(found[name], expected[name], atol=1e-4, rtol=1e-3)
+    assert len(backend.nodes) == 2
+
+    for prior in (plain, other):
+        monkeypatch.setattr(prior, "views_at_once", 2)  # 10 samples: 6 and 4
+    loss, gradient = step(other, "some late, some seen")
+    expected_loss, expected_gradient = step(plain, "some late, some seen")
+    torch.testing.assert_close(loss, expected_loss, rtol=1e-4, atol=0)
+    assert distance(gradient, expected_gradient) < 1e-4
+    assert len(backend.nodes) == 3  # the encoder, for two pictures instead of four
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(1200)  # g++ compiles a hundred small kernels
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])

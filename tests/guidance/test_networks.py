@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from headstudio.guidance import DiffusionPrior
+from headstudio.guidance import DiffusionPrior, ScoreDistillation
 from tests.fixtures.tiny_prior import IMAGE_SIZE, LATENT_SIZE
 
 VIEWS = 3
@@ -186,6 +186,15 @@ def test_a_picture_is_embedded_once_for_all_who_look_at_it(
             ).sample
         torch.testing.assert_close(found[one], expected, atol=1e-5, rtol=1e-4)
     assert embedded_rows == [1] * len(PICTURE)
+
+
+def test_a_preview_embeds_each_picture_once(
+    prior: DiffusionPrior, samples: Samples, embedded_rows: list[int]
+) -> None:
+    ScoreDistillation(prior).preview(
+        torch.rand(VIEWS, 20, 20, 3), samples.text[:VIEWS], control=samples.control
+    )
+    assert embedded_rows == [VIEWS]
 
 
 def test_a_controlnet_that_wants_blue_first_gets_it(

@@ -1,7 +1,8 @@
 """The networks of a diffusion prior as three functions of tensors, which can be compiled.
 
 Nothing in them depends on a value on the device, and no shape changes from step to step but the
-number of samples, which is declared dynamic: a run compiles each function once.
+numbers of samples and of control images, which are declared dynamic: a run compiles each function
+once.
 """
 
 from __future__ import annotations
@@ -145,7 +146,7 @@ class Networks:
         pictures, weight = shown.pictures, shown.weight.to(z.dtype)
         if self.channels_last:
             pictures = pictures.contiguous(memory_format=torch.channels_last)
-        self._vary(z, t, text, weight, *indices)
+        self._vary(z, t, text, pictures, weight, *indices)
         return self._guided(z, t, text, pictures, weight, *indices)
 
     def encode(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
@@ -161,7 +162,8 @@ class Networks:
         return mean, deviation
 
     def _vary(self, *tensors: Tensor) -> None:
-        """Tell the compiler that the number of rows changes from call to call."""
+        """Tell the compiler that the number of rows changes from call to call, as that of samples
+        does by the step, and that of pictures in a preview or a pass for fewer views."""
         if self.compiled:
             for tensor in tensors:
                 torch._dynamo.maybe_mark_dynamic(tensor, 0)
