@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 from diffusers import UNet2DConditionModel
@@ -97,6 +99,22 @@ def test_prompts_that_are_too_long_lose_their_last_phrases(prior, monkeypatch):
     assert f"{fitted['prompt']}, {left_out}" == cfg["prompt"]
     with pytest.raises(HeadStudioError, match="prompt is too long"):
         with_fitting_prompts(cfg | {"prompt": "an endless sentence without commas"})
+
+
+def test_a_tokenizer_with_code_of_its_own_is_not_run(tmp_path, monkeypatch):
+    """Transformers would ask whether to run it, and somebody would say yes."""
+    folder, trace = tmp_path / "prior/tokenizer", tmp_path / "ran"
+    folder.mkdir(parents=True)
+    for place in (folder, folder.parent):
+        (place / "own.py").write_text(f"open({str(trace)!r}, 'w')\nclass Own: ...\n")
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.Own", None]}})
+    )
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("builtins.input", lambda *args: "y")
+    cfg = {"pretrained_model_name_or_path": str(tmp_path / "prior"), "prompt": "a face"}
+    assert with_fitting_prompts(cfg) == cfg
+    assert not trace.exists()
 
 
 # ------------------------------------------------------------------- one view at a time

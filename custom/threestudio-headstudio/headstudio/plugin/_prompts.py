@@ -23,7 +23,9 @@ def with_fitting_prompts(cfg: dict[str, Any]) -> dict[str, Any]:
 
     name = cfg.get("pretrained_model_name_or_path")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, subfolder="tokenizer")
+        tokenizer = AutoTokenizer.from_pretrained(
+            name, subfolder="tokenizer", trust_remote_code=False
+        )
     except (OSError, ValueError):
         return cfg  # whoever needs it says what is wrong with it
     limits = {"prompt": _ROOM_FOR_VIEW, "negative_prompt": 0}
