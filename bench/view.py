@@ -9,7 +9,8 @@
   "talk" plays (at most 30 are sent). Chromium has no window; its 3D is drawn by
   - swiftshader: Chromium's own software renderer, on the same cores;
   - mesa: Mesa's llvmpipe, on the same cores (Debian: libegl-mesa0, libgl1-mesa-dri);
-  - nobody: the page does everything but draw the splats, as if that took a GPU no time.
+  - nobody: the page does everything but draw the splats, as if that took a GPU no time;
+  - viewer: the viewer, on the same cores, which the page (swiftshader) is sent pictures by.
 
 Every figure says how busy the machine was before it (load, of the last minute).
 """
@@ -33,6 +34,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "custom/threestudio-headstudio"))
 
+from headstudio.app.view.page import BY_VIEWER
+
 FLAGS = (
     *("--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking"),
     *("--disable-component-update", "--disable-sync", "--ignore-gpu-blocklist"),
@@ -41,14 +44,19 @@ RENDERERS = {
     "swiftshader": ("--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
     "mesa": ("--use-gl=angle", "--use-angle=gl-egl"),
     "nobody": ("--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
+    "viewer": ("--use-angle=swiftshader", "--enable-unsafe-swiftshader"),
 }
-# Each upload of the splats' texture (RGBA32UI, read as RGBA_INTEGER) is one update on the screen.
+# An upload of the splats' texture (RGBA32UI, read as RGBA_INTEGER), or of a picture, is an update
+# on the screen.
 COUNT = """
 window.uploads = 0;
+window.pictures = 0;
 for (const name of ['texImage2D', 'texSubImage2D']) {
   const original = WebGL2RenderingContext.prototype[name];
   WebGL2RenderingContext.prototype[name] = function (...given) {
     if (given.includes(WebGL2RenderingContext.RGBA_INTEGER)) window.uploads += 1;
+    const last = given[given.length - 1];
+    if (last instanceof ImageBitmap || last instanceof HTMLImageElement) window.pictures += 1;
     return original.apply(this, given);
   };
 }
@@ -132,6 +140,14 @@ def browser_page(renderer: str, size: tuple[int, int]) -> Iterator[Any]:
             browser.close()
 
 
+def choose(page: Any, tab: str, label: str, option: str) -> None:
+    """Choose from a list of the panel."""
+    page.get_by_role("tab", name=tab).click()
+    name = page.locator(f"label:text-is('{label}')").get_attribute("for")
+    page.locator(f"[id='{name}']").click()
+    page.get_by_role("option", name=option, exact=True).click()
+
+
 def measure_page(url: str, renderer: str, options: argparse.Namespace) -> tuple[float, str]:
     """Updates a second on the screen while a motion plays, and what drew them."""
     with browser_page(renderer, options.size) as page:
@@ -142,14 +158,15 @@ def measure_page(url: str, renderer: str, options: argparse.Namespace) -> tuple[
             " const info = gl.getExtension('WEBGL_debug_renderer_info');"
             " return gl.getParameter(info.UNMASKED_RENDERER_WEBGL); })()"
         )
-        page.get_by_role("tab", name="Motion").click()
-        name = page.locator("label:text-is('motion')").get_attribute("for")
-        page.locator(f"[id='{name}']").click()
-        page.get_by_role("option", name="talk", exact=True).click()
+        counted = "uploads"
+        if renderer == "viewer":
+            counted = "pictures"
+            choose(page, "Avatar", "drawn by", BY_VIEWER)
+        choose(page, "Motion", "motion", "talk")
         page.wait_for_timeout(3000)
-        before = page.evaluate("[window.uploads, performance.now()]")
+        before = page.evaluate(f"[window.{counted}, performance.now()]")
         page.wait_for_timeout(1000 * options.seconds)
-        after = page.evaluate("[window.uploads, performance.now()]")
+        after = page.evaluate(f"[window.{counted}, performance.now()]")
         page.get_by_role("button", name="Reset").click()
         page.wait_for_timeout(1000)
     return (after[0] - before[0]) / (after[1] - before[1]) * 1000, str(drawn_by)
@@ -187,8 +204,8 @@ def main() -> None:
                 load = round(os.getloadavg()[0], 1)
                 rate, drawn_by = measure_page(url, renderer, options)
                 more = {"window": size, "load": load, "drawn_by": drawn_by}
-                if renderer == "nobody":
-                    more["drawn_by"] = "nobody"
+                if renderer in ("nobody", "viewer"):
+                    more["drawn_by"] = renderer
                 report(f"view_page_{renderer}", rate, "updates/s", target=">= 10", **more)
         finally:
             viewer.close()

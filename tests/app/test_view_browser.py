@@ -287,6 +287,40 @@ def test_layers_are_shown_and_hidden(visit: Visit) -> None:
     visit.until(lambda picture: near(picture, SKIN).mean() > 0.05, "splats again")
 
 
+def test_the_viewer_draws_for_a_browser_without_a_gpu(
+    visit: Visit, avatars: Path, tmp_path: Path
+) -> None:
+    """The same pictures, from the page's camera; layers and the screenshot go with them."""
+    visit.choose("drawn by", "the viewer")
+    height, width = visit.canvas().shape[:2]
+    rest = reference(avatars / "green.ply", jaw(0), height, width)
+    visit.until(lambda picture: psnr(picture, rest) > 36, "the face, drawn by the viewer")
+    visit.tab("Face")
+    visit.element("jaw open (°)").locator("[role=slider]").press("End")
+    expected = reference(avatars / "green.ply", jaw(30), height, width)
+    shown = visit.until(lambda picture: psnr(picture, expected) > 36, "its open mouth")
+    with visit.page.expect_download(timeout=SECONDS * 1000) as download:
+        visit.page.get_by_role("button", name="Screenshot").click()
+    download.value.save_as(tmp_path / "avatar.png")
+    assert psnr(iio.imread(tmp_path / "avatar.png") / 255, expected) > 45
+    assert psnr(iio.imread(tmp_path / "avatar.png") / 255, shown) > 36
+    visit.page.mouse.move(width / 2, height / 2)
+    visit.page.mouse.wheel(0, 400)  # away from the head
+    visit.until(
+        lambda picture: near(picture, SKIN).mean() < 0.7 * near(expected, SKIN).mean(),
+        "a smaller head",
+    )
+    visit.page.get_by_role("button", name="Reset").click()
+    visit.until(lambda picture: psnr(picture, rest) > 36, "the face at rest from the front")
+    visit.tab("Avatar")
+    visit.element("splats").click()
+    visit.until(lambda picture: near(picture, SKIN).mean() < 0.001, "no splats")
+    visit.element("splats").click()
+    visit.until(lambda picture: psnr(picture, rest) > 36, "splats again")
+    visit.choose("drawn by", "the browser")
+    visit.until(lambda picture: psnr(picture, rest) > 38, "the same, drawn by the browser")
+
+
 def test_two_avatars_are_compared_side_by_side(visit: Visit) -> None:
     visit.choose("compare with", "blue.ply")
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from headstudio.flame import POSE_NAMES, FlameParams, HeadModel
 from headstudio.render.grouped import GroupedSplats
-from headstudio.splats import Avatar
+from headstudio.splats import Avatar, Splats
 
 N_POSE = 3 * len(POSE_NAMES)
 
@@ -93,14 +93,19 @@ def prepare(avatar: Avatar, head: HeadModel) -> tuple[PreparedHead, GroupedSplat
         turns=torch.linalg.cross(identity[:, :, None], identity.expand(3, 3, 3), dim=1).flatten(1),
         bottom=torch.tensor([0.0, 0, 0, 1]).to(rest),
     )
-    local = GroupedSplats(
+    return prepared, grouped(splats, group)
+
+
+@torch.no_grad()
+def grouped(splats: Splats, group: Tensor) -> GroupedSplats:
+    """Those of the splats that can be seen, moved by the maps of ``group`` ``[N]`` int64."""
+    return GroupedSplats(
         means=splats.means,
         axes=_rotations(splats.quats) * splats.scales.exp()[:, None, :],
         opacities=splats.opacities.sigmoid(),
         colors=splats.rgb(),
         group=group,
-    )
-    return prepared, local.visible()
+    ).visible()
 
 
 def _siblings(parents: list[int]) -> tuple[tuple[int, int], ...]:

@@ -10,7 +10,10 @@ import torch
 import viser
 from torch import Tensor
 
+from headstudio.animation.prepared import grouped
+from headstudio.animation.skinning import triangle_maps
 from headstudio.app.player import Player
+from headstudio.app.view.drawing import Body
 from headstudio.app.view.splat_buffer import SplatBuffer
 from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams
@@ -30,6 +33,8 @@ class Layers:
     splats: bool = True
     mesh: bool = False
     landmarks: bool = False
+    drawn_here: bool = False
+    """Whether the page is sent pictures of the splats, not the splats."""
 
 
 @dataclass
@@ -40,6 +45,7 @@ class Shown:
     splats: np.ndarray | None = None  # [N, 8] uint32, as `SplatBuffer` has it
     mesh: np.ndarray | None = None  # [V, 3] world
     landmarks: np.ndarray | None = None  # [L, 3] world
+    maps: Tensor | None = None  # [F, 3, 4], of the triangles; to draw splats from here
 
 
 class Figure:
@@ -54,6 +60,8 @@ class Figure:
     def __init__(self, scene: viser.SceneApi, name: str, player: Player) -> None:
         self.player = player
         self._buffer = SplatBuffer(player.avatar.splats, player.avatar.extent)
+        self._visible = grouped(player.avatar.splats.detach(), player.avatar.splats.face)
+        self._stand = torch.eye(3, 4)
         self._place = scene.add_frame(name, show_axes=False)
         n = player.avatar.splats.n
         self._splats = scene.add_gaussian_splats(
@@ -97,6 +105,8 @@ class Figure:
         half = math.radians(turn_deg) / 2
         self._place.position = (0.0, sideways, 0.0)
         self._place.wxyz = (math.cos(half), 0.0, 0.0, math.sin(half))
+        cos, sin = math.cos(2 * half), math.sin(2 * half)
+        self._stand = torch.tensor([[cos, -sin, 0, 0], [sin, cos, 0, sideways], [0, 0, 1, 0]])
 
     @torch.inference_mode()
     def pose(self, params: FlameParams, layers: Layers) -> Shown:
@@ -110,7 +120,9 @@ class Figure:
         shape = player.avatar.shape[None] + params.shape
         vertices = player.vertices(params.replace(shape=shape), own_shape=False)
         shown = Shown(layers)
-        if layers.splats:
+        if layers.splats and layers.drawn_here:
+            shown.maps = triangle_maps(vertices, faces.T)[0]
+        elif layers.splats:
             shown.splats = self._buffer.pose(triangle_frames(vertices, faces))
         if layers.splats and (layers.mesh or layers.landmarks):
             # The page draws splats last, and those in front of a line or point hide it.
@@ -130,12 +142,17 @@ class Figure:
             self._mesh.vertices = shown.mesh
             self._mesh.wireframe = layers.splats
             self._mesh.color = _WIRE if layers.splats else _SKIN
-        self._splats.visible = layers.splats
+        self._splats.visible = layers.splats and not layers.drawn_here
         self._mesh.visible = layers.mesh
         if self._landmarks is not None:
             if shown.landmarks is not None:
                 self._landmarks.points = shown.landmarks
             self._landmarks.visible = layers.landmarks
+
+    def body(self, shown: Shown) -> Body:
+        """A pose that is to be drawn here, where the head stands."""
+        assert shown.maps is not None
+        return Body(self._visible, shown.maps, self._stand)
 
     def remove(self) -> None:
         """Take everything out of the scene."""

@@ -16,6 +16,8 @@ from headstudio.motion import EXPRESSIONS
 NOTHING = "none"
 """What a list shows when nothing is chosen."""
 BACKGROUND = (236, 236, 238)
+BY_PAGE, BY_VIEWER = "the browser", "the viewer"
+"""Who draws the splats."""
 _STEP_DEG = 0.5
 
 T = TypeVar("T")
@@ -123,6 +125,12 @@ class Page:
                 for name in ("splats", "mesh", "landmarks")
             }
             self.background = gui.add_rgb("background", BACKGROUND)
+            self.drawn_by = gui.add_dropdown(
+                "drawn by",
+                [BY_PAGE, BY_VIEWER],
+                hint="The viewer draws smaller pictures, on this computer's processor: for "
+                "browsers that draw slowly, because they have no GPU.",
+            )
 
     def _slider(
         self, label: str, low: float, high: float, step: float, hint: str | None = None
@@ -149,7 +157,8 @@ class Page:
 
     def layers(self) -> Layers:
         """Which layers are ticked."""
-        return Layers(**{name: box.value for name, box in self._layers.items()})
+        ticked = {name: box.value for name, box in self._layers.items()}
+        return Layers(**ticked, drawn_here=self.drawn_by.value == BY_VIEWER)
 
     def show_preset(self, name: str) -> None:
         """Put the sliders where a named expression has them; `NOTHING` puts them at rest."""

@@ -13,9 +13,12 @@ from typing import Any
 
 import imageio.v3 as iio
 import numpy as np
+import torch
 import viser
+from torch import Tensor
 
 from headstudio.app.view.controls import Rig
+from headstudio.app.view.drawing import Body, camera_of, draw
 from headstudio.app.view.figure import Figure
 from headstudio.app.view.library import Library
 from headstudio.app.view.pace import Pace
@@ -36,6 +39,7 @@ _SPACING = 0.4
 _DISTANCE = {1: 2.2, 2: 2.8}
 """Of the camera, in extents, for one avatar and two."""
 _SCREENSHOT_SECONDS = 60.0
+_JPEG_QUALITY = 90
 
 Task = Callable[[], None]
 
@@ -72,6 +76,7 @@ class Viewer:
         self._playback = Playback()
         self._pace = Pace()
         self._turn_deg = 0.0
+        self._bodies: list[Body] = []  # that the pages were sent pictures of; none if they draw
         self._tasks: queue.Queue[tuple[Task, viser.ClientHandle | None]] = queue.Queue()
         self._wake = threading.Event()
         self._closed = threading.Event()
@@ -102,9 +107,18 @@ class Viewer:
         self._on_choice(page.avatar, lambda: self._show("first", page.avatar.value))
         self._on_choice(page.compare, self._compare)
         self._on_choice(page.background, self._show_background)
+        page.drawn_by.on_update(lambda _: self._wake.set())
         page.refresh.on_click(lambda event: self._do(event, self._refresh))
         page.upload.on_upload(lambda event: self._do(event, self._receive))
-        self._server.on_client_connect(lambda _: self._wake.set())
+        self._server.on_client_connect(self._welcome)
+
+    def _welcome(self, client: viser.ClientHandle) -> None:
+        def moved(_: viser.CameraHandle) -> None:
+            if self._bodies:
+                self._wake.set()
+
+        client.camera.on_update(moved)
+        self._wake.set()
 
     def _on_choice(self, handle: viser.GuiInputHandle[Any], task: Task) -> None:
         def changed(event: viser.GuiEvent[Any]) -> None:
@@ -185,7 +199,8 @@ class Viewer:
 
     def _show_background(self) -> None:
         color = np.array(self.page.background.value, np.uint8)
-        self._server.scene.set_background_image(np.tile(color, (2, 2, 1)), format="png")
+        for scene in (self._server.scene, *(c.scene for c in self._server.get_clients().values())):
+            scene.set_background_image(np.tile(color, (2, 2, 1)), format="png")
 
     def _place_camera(self) -> None:
         """In front of the faces, for who is here and who comes."""
@@ -205,16 +220,23 @@ class Viewer:
         """Send the picture that a page shows to that page, as a file."""
         if client is None:
             return
-        # Splats are drawn with the proportions of the window, whatever size is asked for.
-        picture = client.get_render(
-            client.camera.image_height,
-            client.camera.image_width,
-            transport_format="png",
-            timeout=_SCREENSHOT_SECONDS,
-        )
+        if self._bodies:
+            picture = draw(self._bodies, camera_of(client.camera, tallest=None), self._ground())
+        else:
+            # Splats are drawn with the proportions of the window, whatever size is asked for.
+            picture = client.get_render(
+                client.camera.image_height,
+                client.camera.image_width,
+                transport_format="png",
+                timeout=_SCREENSHOT_SECONDS,
+            )
         file = io.BytesIO()
         iio.imwrite(file, picture[..., :3], extension=".png")
         client.send_file_download("avatar.png", file.getvalue(), save_immediately=True)
+
+    def _ground(self) -> Tensor:
+        """The background's colour, ``[3]`` in 0..1."""
+        return torch.tensor(self.page.background.value, dtype=torch.float32) / 255
 
     # ------------------------------------------------------------------------------ the thread
 
@@ -271,8 +293,20 @@ class Viewer:
                 inwards = math.degrees(math.atan2(-beside, _DISTANCE[len(self.figures)]))
                 figure.place(beside * figure.player.avatar.extent, inwards + self._turn_deg)
                 figure.show(poses[role])
+        here = layers.splats and layers.drawn_here
+        if self._bodies and not here:
+            self._show_background()  # in place of the last picture
+        self._bodies = [f.body(poses[role]) for role, f in self.figures.items()] if here else []
+        if here:
+            self._send_pictures()
         self._server.flush()
         self._pace.sent(self._server.get_clients().values())
+
+    def _send_pictures(self) -> None:
+        """Show every page the splats as its camera sees them, behind everything else."""
+        for client in self._server.get_clients().values():
+            picture = draw(self._bodies, camera_of(client.camera), self._ground())
+            client.scene.set_background_image(picture, format="jpeg", jpeg_quality=_JPEG_QUALITY)
 
     def close(self) -> None:
         """Stop moving, stop listening, remove what was sent."""
