@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from headstudio.guidance._captured import Captured, CapturedWithGradient
+from headstudio.guidance._group_norm import keep_channels_last
 
 WIDEST_FUSED_HEAD = 256
 """Channels of a head up to which a GPU has a fast fused attention that needs no score matrix."""
@@ -107,6 +108,10 @@ class Networks:
             backend, options: of ``torch.compile``.
         """
         self.compiled = True
+        if self.channels_last:
+            for network in (self.unet, self.controlnet, getattr(self.vae, "encoder", None)):
+                if network is not None:
+                    keep_channels_last(network)
         self._free = torch.compile(self._predict, backend=backend, **options)
         self._guided = torch.compile(self._predict_shown, backend=backend, **options)
         self._moments = torch.compile(self._encode, backend=backend, **options)
