@@ -5,9 +5,10 @@ import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -123,6 +124,8 @@ class PosedCameraDataset(RandomCameraIterableDataset):
 
     def __init__(self, cfg: HeadCameraConfig, sampler: MotionSampler | None) -> None:
         super().__init__(cfg)
+        # The host reads dozens of settings for every batch, and OmegaConf takes its time for each.
+        self.cfg = cast(HeadCameraConfig, OmegaConf.to_object(cfg))
         self.sampler = sampler
         self.close_ups = [parse_structured(CloseUpConfig, close_up) for close_up in cfg.close_ups]
         self.step = 0

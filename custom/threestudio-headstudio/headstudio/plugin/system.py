@@ -219,12 +219,13 @@ class HeadStudioSystem(BaseLift3DSystem):
             draw_pose=lambda: self._driving_mesh(out),
         )
         loss = torch.zeros((), device=self.device)
+        weights = {name: self._weight(name) for name in self.cfg.loss}
         terms = {name: value for name, value in guided.items() if name.startswith("loss_")}
         with torch.autocast(self.device.type, enabled=False):
             terms |= regularisers(
                 out,
                 self.geometry,
-                active={name for name in self.cfg.loss if self._weight(name) != 0},
+                active={name for name, weight in weights.items() if weight != 0},
                 threshold=self.cfg.regulariser_threshold,
                 adaptive=self.cfg.regulariser_adaptive,
             )
@@ -233,8 +234,10 @@ class HeadStudioSystem(BaseLift3DSystem):
                 self._guard.watch_count("the guidance's gradient", guided["n_nonfinite"])
             for name, value in terms.items():
                 self._guard.watch(name, value)
-                loss = loss + value * self._weight(name.replace("loss_", "lambda_"))
-        self._log(loss, terms, guided, len(out["comp_rgb"]))
+                key = name.replace("loss_", "lambda_")
+                loss = loss + value * (weights[key] if key in weights else self._weight(key))
+        if self._log_is_due():
+            self._log(loss, terms, guided, weights, len(out["comp_rgb"]))
         if preview and guided.get("eval") and ranks.is_first():
             self._save_preview(out, guided["eval"])
         self._observation = out
@@ -250,8 +253,19 @@ class HeadStudioSystem(BaseLift3DSystem):
             return None
         return self.control(out, getattr(self.guidance, "image_size", None))
 
+    def _log_is_due(self) -> bool:
+        """Whether lightning will look at what this step logs; taking it down costs milliseconds."""
+        done = self.true_global_step + 1
+        every = getattr(self.trainer, "log_every_n_steps", 1)
+        return (every > 0 and done % every == 0) or done == self.trainer.max_steps
+
     def _log(
-        self, loss: Tensor, terms: dict[str, Tensor], guided: dict[str, Any], batch_size: int
+        self,
+        loss: Tensor,
+        terms: dict[str, Tensor],
+        guided: dict[str, Any],
+        weights: dict[str, float],
+        batch_size: int,
     ) -> None:
         values: dict[str, Any] = {"loss": loss, **terms, "n_splats": self.geometry.splats.n}
         values["n_skipped"] = self._guard.skipped
@@ -259,8 +273,8 @@ class HeadStudioSystem(BaseLift3DSystem):
             if isinstance(value, int | float) or (isinstance(value, Tensor) and value.ndim == 0):
                 values[name] = value
         log = {f"train/{name}": torch.as_tensor(value).float() for name, value in values.items()}
-        for name in self.cfg.loss:
-            log[f"train_params/{name}"] = torch.tensor(float(self._weight(name)))
+        for name, weight in weights.items():
+            log[f"train_params/{name}"] = torch.tensor(float(weight))
         self.log_dict(log, batch_size=batch_size)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
