@@ -7,7 +7,7 @@ what a prompt leaves out.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -57,15 +57,20 @@ _MENTION_USUAL = {
     "accessory": 0.95,
 }
 
+# What is always told with its colour, and the attribute which that is.
+_PLAINLY_COLORED = {"eyes": "eyes", "brows": "brow_color", "beard": "beard_color"}
+
 
 @dataclass
 class _Phrases:
-    """What will be said: words before the noun, the noun, words after "with" and "wearing"."""
+    """What will be said: words before the noun, the noun, words after "with" and "wearing"; and
+    whose colours these words name, by attribute."""
 
     before: list[str]
     noun: str
     having: list[str]
     wearing: list[str]
+    colors: dict[str, str] = field(default_factory=dict)
 
 
 def _pick(rng: np.random.Generator, words: tuple[str, ...]) -> str:
@@ -104,8 +109,10 @@ def _hair(character: Character, rng: np.random.Generator, phrases: _Phrases) -> 
         phrases.before.append(f"{_pick(rng, color.words).replace('brunette', 'brown')}-haired")
     elif form < 0.32 and character.hair_style in ("short", "long", "curly"):
         phrases.before.append(f"{character.hair_style}-haired")
+        return
     else:
         phrases.having.append(_colored(rng, style, color))
+    phrases.colors["hair_color"] = color.name
 
 
 def _skin(character: Character, rng: np.random.Generator, phrases: _Phrases) -> None:
@@ -119,6 +126,7 @@ def _skin(character: Character, rng: np.random.Generator, phrases: _Phrases) -> 
         phrases.before.append(f"{word}-skinned" if rng.random() < 0.8 else word)
     else:
         phrases.having.append(f"{word} skin")
+    phrases.colors["skin"] = skin.name
 
 
 def _lips(character: Character, rng: np.random.Generator, phrases: _Phrases) -> None:
@@ -127,6 +135,7 @@ def _lips(character: Character, rng: np.random.Generator, phrases: _Phrases) -> 
         phrases.wearing.append(f"{word} lipstick")
     else:
         phrases.having.append(f"{word} lips")
+    phrases.colors["lips"] = character.lips
 
 
 def _is_mentioned(character: Character, what: str, rng: np.random.Generator) -> bool:
@@ -191,6 +200,9 @@ def _phrases(character: Character, rng: np.random.Generator) -> _Phrases:
         what, tell = told[i]
         if says[what]:
             tell()
+            if what in _PLAINLY_COLORED:
+                attribute = _PLAINLY_COLORED[what]
+                phrases.colors[attribute] = getattr(c, attribute)
     return phrases
 
 
@@ -217,7 +229,14 @@ def _subject(phrases: _Phrases, rng: np.random.Generator) -> str:
 
 
 def caption(character: Character, rng: np.random.Generator, view: str | None = None) -> str:
-    """A prompt that fits the character.
+    """A prompt that fits the character; see :func:`caption_and_colors`."""
+    return caption_and_colors(character, rng, view)[0]
+
+
+def caption_and_colors(
+    character: Character, rng: np.random.Generator, view: str | None = None
+) -> tuple[str, dict[str, str]]:
+    """A prompt that fits the character, and the colours it names.
 
     Args:
         character: who is described.
@@ -226,7 +245,9 @@ def caption(character: Character, rng: np.random.Generator, view: str | None = N
             (``", front view"``), left out now and then; None for no suffix.
 
     Returns:
-        One line without a final full stop.
+        One line without a final full stop; and by attribute (``skin``, ``hair_color``,
+        ``brow_color``, ``beard_color``, ``lips``, ``eyes``) the options whose colour the line says,
+        other than by a figure's name (a demon is red without a word about skin).
 
     Raises:
         HeadStudioError: for an unknown view.
@@ -235,9 +256,10 @@ def caption(character: Character, rng: np.random.Generator, view: str | None = N
         raise HeadStudioError(f"unknown view {view!r}; expected one of {', '.join(VIEWS)} or None")
     weights = np.array([weight for _, weight in _OPENINGS])
     opening = _OPENINGS[int(rng.choice(len(_OPENINGS), p=weights / weights.sum()))][0]
-    text = opening.format(_subject(_phrases(character, rng), rng))
+    phrases = _phrases(character, rng)
+    text = opening.format(_subject(phrases, rng))
     if rng.random() < 0.3:
         text += f", {_pick(rng, _QUALITY)}"
     if view is not None and rng.random() < 0.92:
         text += f", {view} view"
-    return text
+    return text, phrases.colors

@@ -115,20 +115,20 @@ class Bench:
             for name in ("runs", "avatars", "results"):
                 shutil.rmtree(self.folder / name, ignore_errors=True)
         elif path.exists() and any(self.folder.glob("avatars/*.ply")):
-            before = _read_json(path)
+            before = read_json(path)
             differing = [k for k in {**before, **settings} if before.get(k) != settings.get(k)]
             if differing:
                 raise HeadStudioError(
                     f"{self.folder} holds results of other settings ({', '.join(differing)}); "
                     "give another --out, or --force to replace them."
                 )
-        _write_json(path, settings)
+        write_json(path, settings)
 
     def _finished(self, job: Job) -> bool:
         path = self._result(job)
         if not path.exists() or not self._sheet(job).exists():
             return False
-        if _read_json(path).get("asked") == job.prompt.record():
+        if read_json(path).get("asked") == job.prompt.record():
             return True
         # The prompt or its character was changed: neither avatar nor figures are about it.
         for stale in (path, self._avatar(job)):
@@ -173,7 +173,7 @@ class Bench:
         scored = score(figure, truth, job.prompt.named, self.stage, self.talk, self.perceptual)
         row = contact_row(job.prompt.prompt, scored.rgb, truth.rgb)
         save_png(self._sheet(job), row)
-        _write_json(
+        write_json(
             self._result(job),
             {
                 "id": job.prompt.id,
@@ -188,15 +188,15 @@ class Bench:
     def _report(self, jobs: Sequence[Job]) -> dict[str, Any]:
         """Write what is finished of the jobs as one JSON, one table and one sheet."""
         finished = [job for job in jobs if self._finished(job)]
-        results = [_read_json(self._result(job)) for job in finished]
+        results = [read_json(self._result(job)) for job in finished]
         report = {
-            "settings": _read_json(self.folder / "settings.json"),
+            "settings": read_json(self.folder / "settings.json"),
             "finished": len(finished),
             "of": len(jobs),
             "summary": summarise(results),
             "results": results,
         }
-        _write_json(self.folder / "results.json", report)
+        write_json(self.folder / "results.json", report)
         if finished:
             with atomic_write(self.folder / "table.md") as temporary:
                 temporary.write_text(benchmark_table(results) + "\n", encoding="utf-8")
@@ -205,7 +205,7 @@ class Bench:
         return report
 
     def _line(self, job: Job) -> str:
-        figures = _read_json(self._result(job))["figures"]
+        figures = read_json(self._result(job))["figures"]
         read = [one for one in figures["colours"].values() if one is not None]
         right = sum(one["right"] for one in read)
         return (
@@ -224,7 +224,12 @@ def fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
+    """A mapping from a JSON file.
+
+    Raises:
+        HeadStudioError: it cannot be read.
+    """
     try:
         value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -232,7 +237,8 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _write_json(path: Path, value: Any) -> None:
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON, at once or not at all."""
     with atomic_write(path) as temporary:
         text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")

@@ -121,6 +121,30 @@ def eye_opening(pictures: Tensor, pixels: Pixels, interior: Interior, rest: int 
     return is_open[:, aperture].float().mean(1)
 
 
+def open_share(
+    picture: Tensor, polygon: Tensor, interior: Tensor, lips: Tensor | None = None
+) -> float | None:
+    """Share of an outline's pixels that are open, in a picture for which there is none at rest.
+
+    Args:
+        picture: ``[H, W, 3]``.
+        polygon: ``[n, 2]``, the outline of lips or lids.
+        interior: colours ``[k, 3]`` that show through it when it is open.
+        lips: bool ``[H, W]``, pixels that are lips; without them it is an eye.
+
+    Returns:
+        None if there are no colours, or no pixels, to compare with.
+    """
+    height, width = picture.shape[:2]
+    within = inside(polygon, height, width)
+    ring = _ring(polygon, _EYE_RING if lips is None else _LIPS_RING, height, width)
+    shut = [_median(picture, ring)] + ([] if lips is None else [_median(picture, lips)])
+    groups = {"open": interior, "shut": torch.cat(shut)}
+    if not within.any() or any(len(colours) == 0 for colours in groups.values()):
+        return None
+    return float(nearest_group(picture, groups)["open"][within].float().mean())
+
+
 def correlation(a: Tensor, b: Tensor) -> float:
     """Pearson's correlation of two series ``[T]``; 0 if one of them does not change."""
     a, b = a.double() - a.double().mean(), b.double() - b.double().mean()

@@ -13,6 +13,7 @@ from headstudio.characters.anatomy import LIPS_OUTER
 from headstudio.errors import HeadStudioError
 from headstudio.evaluation import coverage, likeness, openings
 from headstudio.evaluation.colours import difference, nearest_name
+from headstudio.evaluation.regions import label
 from headstudio.evaluation.stage import (
     BLINK,
     JAW,
@@ -103,13 +104,24 @@ def colours(
     rest = FlameParams.zeros(1, figure.head.n_shape, figure.head.n_expression)
     vertices = figure.vertices(rest, shape=truth.figure.shape.to(figure.shape))
     rgb = figure.render(vertices, stage.cameras(), stage.background).rgb[0].cpu()
+    return read_colours(rgb, truth.labels, truth.palettes, named)
+
+
+def read_colours(
+    rgb: Tensor,
+    labels: Tensor,
+    palettes: Mapping[str, Mapping[str, Tensor]],
+    named: Mapping[str, str],
+) -> dict[str, dict[str, Any] | None]:
+    """What is read from pictures ``rgb [..., 3]`` of which the ground truth's ``labels [...]``
+    are known, and for each region with enough pixels the palette; see :func:`colours`."""
     results: dict[str, dict[str, Any] | None] = {}
     for region, name in named.items():
-        palette = truth.palettes.get(region)
+        palette = palettes.get(region)
         if palette is None:
             results[region] = None
             continue
-        mask = truth.region(region)
+        mask = labels == label(region)
         median = rgb[mask].median(0).values
         read = nearest_name(median, palette)
         results[region] = {

@@ -19,6 +19,7 @@ from headstudio.evaluation.regions import (
     recoloured,
 )
 from headstudio.evaluation.stage import JAW, NEUTRAL, Figure, Stage, bench_poses, world_of
+from headstudio.render import Cameras
 
 MIN_PIXELS = 20  # of a region, in all views together, for its colour to be measured
 _MIN_PART_PIXELS = 6  # of a part of the mouth or the eyes
@@ -70,18 +71,27 @@ def show_truth(
         rgb=out.rgb.cpu(),
         alpha=out.alpha[..., 0].cpu(),
         labels=labels,
-        interior=_interior(figure, vertices, hot, stage),
+        interior=interior_colours(figure, vertices, hot, stage),
         palettes={},
     )
     for region in regions:
         mask = truth.region(region)
         if int(mask.sum()) >= MIN_PIXELS:
-            truth.palettes[region] = _palette(character, region, mask, studio, vertices[:1], stage)
+            truth.palettes[region] = palette(
+                character, region, mask, studio, vertices[:1], cameras, stage.background
+            )
     return truth
 
 
-def _interior(figure: Figure, vertices: Tensor, hot: Tensor, stage: Stage) -> Interior:
-    """Median colours of the parts that show through lips and lids, from nearby."""
+def interior_colours(figure: Figure, vertices: Tensor, hot: Tensor, stage: Stage) -> Interior:
+    """Median colours of the parts that show through lips and lids, from nearby.
+
+    Args:
+        figure: the character.
+        vertices: ``[4, V, 3]``, of the bench's poses.
+        hot: ``[N, len(LABELS)]``, the labels of its splats.
+        stage: the close camera.
+    """
     poses = vertices[[NEUTRAL, JAW]]
     out = figure.render(poses, stage.close_camera(figure.head), stage.background, features=hot)
     assert out.features is not None
@@ -102,20 +112,30 @@ def _interior(figure: Figure, vertices: Tensor, hot: Tensor, stage: Stage) -> In
     )
 
 
-def _palette(
+def palette(
     character: Character,
     region: str,
     mask: Tensor,
     studio: CharacterStudio,
     vertices: Tensor,
-    stage: Stage,
+    cameras: Cameras,
+    background: tuple[float, float, float],
 ) -> dict[str, Tensor]:
     """Median colour of a region's pixels if the character had each of the named options.
 
     So light and shadow, the same for all options, do not turn white hair into grey.
+
+    Args:
+        character: who.
+        region: one of ``regions.COLOUR_OF``.
+        mask: bool ``[C, H, W]``, the region's pixels.
+        studio: of the head.
+        vertices: ``[1, V, 3]``, the posed head in the world.
+        cameras: C views.
+        background: what is behind, RGB.
     """
     names = named_options(region)
-    palette: dict[str, Tensor] = {}
+    colours: dict[str, Tensor] = {}
     for start in range(0, len(names), _OPTIONS_AT_ONCE):
         some = names[start : start + _OPTIONS_AT_ONCE]
         batch = studio.build([recoloured(character, region, name) for name in some])
@@ -123,10 +143,10 @@ def _palette(
         figure = Figure(batch.splats(0), batch.shape[0], studio.head, world_of(studio.head))
         # All options as further channels of one picture: they only differ in colour.
         features = batch.rgb[:, used].movedim(0, 1).flatten(1)
-        out = figure.render(vertices, stage.cameras(), stage.background, features=features)
+        out = figure.render(vertices, cameras, background, features=features)
         assert out.features is not None
-        ground = torch.tensor(stage.background).repeat(len(some)).to(out.alpha)
+        ground = torch.tensor(background).repeat(len(some)).to(out.alpha)
         seen = out.features[0] + (1 - out.alpha[0]) * ground
         medians = seen.cpu()[mask].median(0).values.unflatten(0, (-1, 3))
-        palette |= dict(zip(some, medians, strict=True))
-    return palette
+        colours |= dict(zip(some, medians, strict=True))
+    return colours

@@ -1,10 +1,10 @@
-"""``headstudio bench``: train avatars for prompts whose right answer is known, and compare."""
+"""``headstudio bench``: avatars and samples for sentences whose right answer is known."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from headstudio.app.arguments import at_least
 from headstudio.errors import HeadStudioError
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seeds", type=at_least(0, int), nargs="+", default=[0], metavar="SEED",
         help="train each prompt with each of these (default 0)",
     )  # fmt: skip
+    _add_prior(kinds)
     ablations = kinds.add_parser(
         "ablations",
         help="the same for variants of the method, side by side",
@@ -51,6 +52,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also put the table into this page, between its two markers, and the picture into "
         "images/ beside it",
     )  # fmt: skip
+
+
+def _add_prior(kinds: Any) -> None:
+    """``bench prior``; ``kinds`` are argparse's subparsers."""
+    prior = kinds.add_parser(
+        "prior",
+        help="samples of the prior against the characters that their captions describe",
+        description="Draw samples of the prior for captions of held-out characters and read the "
+        "colours that the captions name. Goes on where it was stopped. docs/benchmark.md defines "
+        "the figures.",
+    )
+    prior.add_argument(
+        "--captions", type=at_least(1, int), default=200, metavar="N",
+        help="how many (default 200)",
+    )  # fmt: skip
+    prior.add_argument(
+        "--guidance", type=at_least(0.0), nargs="+", default=[3.0, 7.5], metavar="SCALE",
+        help="of classifier-free guidance, a sample for each; 1 is none (default 3 7.5)",
+    )  # fmt: skip
+    prior.add_argument(
+        "--steps", type=at_least(1, int), default=20, help="of the sampler (default 20)"
+    )
+    prior.add_argument(
+        "--seed", type=at_least(0, int), default=0, help="of captions and noise (default 0)"
+    )
+    prior.add_argument(
+        "--prior", type=Path, metavar="FOLDER", help="the prior (default load/prior)"
+    )
+    out = "outputs/bench/prior"
+    prior.add_argument(
+        "--out", type=Path, default=Path(out), metavar="FOLDER", help=f"results (default {out})"
+    )
+    prior.add_argument("--device", default="auto", help="cpu, cuda or cuda:N (default: a GPU's)")
+    prior.add_argument("--force", action="store_true", help="do everything anew")
 
 
 def _add_shared(parser: argparse.ArgumentParser, out: str, prompts: list[str] | None) -> None:
@@ -92,6 +127,10 @@ def run(args: argparse.Namespace) -> int:
         from headstudio.app.bench.ablations import run_ablations
 
         return run_ablations(args)
+    if args.bench == "prior":
+        from headstudio.app.bench.prior import run_prior
+
+        return run_prior(args)
     from headstudio.evaluation.summary import benchmark_table
 
     jobs = make_jobs(chosen_prompts(args), args.seeds)
@@ -119,18 +158,32 @@ def make_jobs(prompts: list[Prompt], seeds: list[int]) -> list[Job]:
     return [Job(prompt, seed) for prompt in prompts for seed in dict.fromkeys(seeds)]
 
 
+def chosen_device(device: str) -> str:
+    """What ``--device`` means here.
+
+    Raises:
+        HeadStudioError: a device that is not there.
+    """
+    import torch
+
+    from headstudio.evaluation.closed_world import check_device
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    return check_device(device)
+
+
 def make_bench(args: argparse.Namespace, folder: Path, overrides: list[str]) -> Bench:
     """A benchmark on what the command line chose, with further settings for the trainings.
 
     Raises:
         HeadStudioError: a device that is not there, a head, motion or prior that cannot be read.
     """
-    import torch
     from omegaconf import OmegaConf
 
     from headstudio.app.player import DEFAULT_HEAD
     from headstudio.characters import studio_for
-    from headstudio.evaluation.closed_world import Bench, check_device, fingerprint
+    from headstudio.evaluation.closed_world import Bench, fingerprint
     from headstudio.evaluation.likeness import PerceptualDistance
     from headstudio.evaluation.stage import Stage
     from headstudio.evaluation.training import Trainer
@@ -141,10 +194,7 @@ def make_bench(args: argparse.Namespace, folder: Path, overrides: list[str]) -> 
     for setting in args.set:
         if "=" not in setting:
             raise HeadStudioError(f"--set {setting!r}: expected KEY=VALUE.")
-    device = args.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    check_device(device)
+    device = chosen_device(args.device)
     trainer = Trainer(args.config, device, [*overrides, *args.set], args.jobs)
     head = HeadModel.load(find_asset(DEFAULT_HEAD)).to(device)
     prior = find_asset("prior")
