@@ -167,6 +167,7 @@ def gradient_of_two_at_once(prior: DiffusionPrior) -> list[Tensor]:
     return [gradient]
 
 
+@pytest.mark.timeout(900)  # tracing takes a minute of a CPU that is idle
 def test_the_step_with_compilation_equals_the_step_without(folder: Path) -> None:
     """And each network is compiled once, whole, however many samples are late or asked about."""
     # What Dynamo makes of the predictions, and AOTAutograd of the encoder with its backward pass;
