@@ -161,6 +161,8 @@ def test_a_fingerprint_is_of_names_and_contents(tmp_path):
     (folder / "a").write_text("1")
     first = fingerprint(folder)
     assert fingerprint(folder) == first
+    (folder / "README.md").write_text("about it")
+    assert fingerprint(folder) == first
     (folder / "a").write_text("2")
     second = fingerprint(folder)
     (folder / "a").rename(folder / "b")
