@@ -63,15 +63,8 @@ class Figure:
         self._visible = grouped(player.avatar.splats.detach(), player.avatar.splats.face)
         self._stand = torch.eye(3, 4)
         self._place = scene.add_frame(name, show_axes=False)
-        n = player.avatar.splats.n
-        self._splats = scene.add_gaussian_splats(
-            f"{name}/splats",
-            centers=np.zeros((n, 3)),
-            covariances=np.zeros((n, 3, 3)),  # of no size: nothing is seen before the first pose
-            rgbs=np.zeros((n, 3)),
-            opacities=np.zeros((n, 1)),
-            scale=self._buffer.scale,
-        )
+        self._scene, self._name = scene, name
+        self._splats: viser.GaussianSplatHandle | None = None
         neutral = player.frame.to_world(player.head.neutral())
         self._mesh = scene.add_mesh_simple(
             f"{name}/mesh",
@@ -81,6 +74,17 @@ class Figure:
             visible=False,
         )
         self._landmarks = self._add_landmarks(scene, f"{name}/landmarks", neutral)
+
+    def _add_splats(self) -> viser.GaussianSplatHandle:
+        n = self.player.avatar.splats.n
+        return self._scene.add_gaussian_splats(
+            f"{self._name}/splats",
+            centers=np.zeros((n, 3)),
+            covariances=np.zeros((n, 3, 3)),  # of no size: nothing is seen before the first pose
+            rgbs=np.zeros((n, 3)),
+            opacities=np.zeros((n, 1)),
+            scale=self._buffer.scale,
+        )
 
     def _add_landmarks(
         self, scene: viser.SceneApi, name: str, neutral: Tensor
@@ -136,13 +140,19 @@ class Figure:
     def show(self, shown: Shown) -> None:
         """Send a pose to the page."""
         layers = shown.layers
+        if layers.drawn_here and self._splats is not None:
+            # Hiding them would not do: the page would go on sorting and drawing what is hidden.
+            self._splats.remove()
+            self._splats = None
         if shown.splats is not None:
+            self._splats = self._splats or self._add_splats()
             self._splats.buffer = shown.splats
         if shown.mesh is not None:
             self._mesh.vertices = shown.mesh
             self._mesh.wireframe = layers.splats
             self._mesh.color = _WIRE if layers.splats else _SKIN
-        self._splats.visible = layers.splats and not layers.drawn_here
+        if self._splats is not None:
+            self._splats.visible = layers.splats
         self._mesh.visible = layers.mesh
         if self._landmarks is not None:
             if shown.landmarks is not None:
