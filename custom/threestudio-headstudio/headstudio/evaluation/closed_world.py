@@ -12,8 +12,6 @@ A folder of results holds
 from __future__ import annotations
 
 import hashlib
-import json
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
@@ -27,6 +25,7 @@ from PIL import Image
 
 from headstudio.characters import CharacterStudio
 from headstudio.errors import HeadStudioError
+from headstudio.evaluation.folders import claim, read_json, write_json
 from headstudio.evaluation.likeness import PerceptualDistance
 from headstudio.evaluation.score import score
 from headstudio.evaluation.stage import Figure, Stage
@@ -108,21 +107,8 @@ class Bench:
 
     def _claim(self, force: bool) -> None:
         """Check that what the folder holds was made with these settings."""
-        path = self.folder / "settings.json"
         settings = {"format": FORMAT, **self.settings, "stage": asdict(self.stage)}
-        settings = json.loads(json.dumps(settings))
-        if force:
-            for name in ("runs", "avatars", "results"):
-                shutil.rmtree(self.folder / name, ignore_errors=True)
-        elif path.exists() and any(self.folder.glob("avatars/*.ply")):
-            before = read_json(path)
-            differing = [k for k in {**before, **settings} if before.get(k) != settings.get(k)]
-            if differing:
-                raise HeadStudioError(
-                    f"{self.folder} holds results of other settings ({', '.join(differing)}); "
-                    "give another --out, or --force to replace them."
-                )
-        write_json(path, settings)
+        claim(self.folder, settings, ("avatars", "runs", "results"), force)
 
     def _finished(self, job: Job) -> bool:
         path = self._result(job)
@@ -224,26 +210,6 @@ def fingerprint(path: Path) -> str:
         digest.update(str(file.relative_to(path)).encode())
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A mapping from a JSON file.
-
-    Raises:
-        HeadStudioError: it cannot be read.
-    """
-    try:
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise HeadStudioError(f"{path} cannot be read ({error}); remove it to go on.") from error
-    return value
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON, at once or not at all."""
-    with atomic_write(path) as temporary:
-        text = json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def check_device(device: str) -> str:

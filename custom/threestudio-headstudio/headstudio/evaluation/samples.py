@@ -12,7 +12,6 @@ benchmark reads them. A folder of results holds
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +26,8 @@ from headstudio.characters import BACKGROUND, CharacterStudio
 from headstudio.characters.anatomy import LIPS_INNER, LIPS_OUTER, SIDES
 from headstudio.errors import HeadStudioError
 from headstudio.evaluation.captions import Described, control_of, describe
-from headstudio.evaluation.closed_world import Say, read_json, write_json
+from headstudio.evaluation.closed_world import Say
+from headstudio.evaluation.folders import claim, read_json, write_json
 from headstudio.evaluation.openings import EYES, Interior, area, open_share, outline
 from headstudio.evaluation.regions import label, label_pixels, label_splats, one_hot
 from headstudio.evaluation.sample_summary import (
@@ -214,20 +214,8 @@ class PriorBench:
 
     def _claim(self, force: bool) -> None:
         """Check that what the folder holds was made with these settings."""
-        path = self.folder / "settings.json"
         settings = {"format": FORMAT, "seed": self.seed, "steps": self.steps, **self.settings}
-        if force:
-            for name in ("samples", "results"):
-                shutil.rmtree(self.folder / name, ignore_errors=True)
-        elif path.exists() and any(self.folder.glob("samples/*.png")):
-            before = read_json(path)
-            differing = [k for k in {**before, **settings} if before.get(k) != settings.get(k)]
-            if differing:
-                raise HeadStudioError(
-                    f"{self.folder} holds results of other settings ({', '.join(differing)}); "
-                    "give another --out, or --force to replace them."
-                )
-        write_json(path, settings)
+        claim(self.folder, settings, ("samples", "results"), force)
 
     def _finished(self, index: int, guidances: Sequence[float]) -> bool:
         path = self._result(index)
