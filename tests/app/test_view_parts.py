@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import math
 import socket
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.spatial.transform import Rotation
 
+from headstudio.animation.prepared import grouped
+from headstudio.animation.skinning import triangle_maps
 from headstudio.app import main as app
 from headstudio.app.player import DEFAULT_HEAD
 from headstudio.app.view.controls import Controls, Rig, combine
+from headstudio.app.view.drawing import Body, draw
 from headstudio.app.view.figure import vertex_normals
 from headstudio.app.view.library import Library, is_avatar
 from headstudio.app.view.playback import Playback
@@ -22,6 +27,7 @@ from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams, HeadModel
 from headstudio.motion import EXPRESSIONS, Motion, expression_pose
 from headstudio.paths import find_asset
+from headstudio.render import Cameras
 from headstudio.splats import initialise_uniform, save_avatar, triangle_frames
 
 
@@ -85,6 +91,29 @@ def test_a_pose_leaves_colours_alone_and_huge_splats_finite(folder, head):
     assert np.isfinite(array[:, 4:7].copy().view(np.float16)).all()
     assert (array[:, 7] == before).all()
     assert buffer.scale * HEAD_UNITS == pytest.approx(1.5)
+
+
+def test_two_avatars_are_drawn_where_they_stand(folder, head):
+    player = Library([folder / "first.ply"], head).open("first.ply")
+    params = FlameParams.zeros(1, head.n_shape, head.n_expression)
+    maps = triangle_maps(player.vertices(params), head.faces.T)[0]
+    splats = grouped(player.avatar.splats.detach(), player.avatar.splats.face)
+    ahead = torch.eye(3, 4)
+    ahead[1, 3] = -1.7
+    turned = torch.tensor([[0.0, -1, 0, 0], [1, 0, 0, 1.7], [0, 0, 1, 0]])  # by 90 degrees, to +y
+    bodies = [Body(splats, maps, ahead), Body(splats, maps, turned)]
+    cameras, ground = Cameras.orbit(0.0, 5.0, 6.0, 40.0, 96, 192), torch.tensor([0.2, 0.9, 0.4])
+    both = draw(bodies, cameras, ground).astype(int)
+    for body, half in zip(bodies, (slice(0, 96), slice(96, 192)), strict=True):
+        alone = draw([body], cameras, ground).astype(int)
+        assert np.abs(both - alone)[:, half].max() <= 1
+        assert (alone[:, half] != (ground * 255).round().int().numpy()).any(-1).mean() > 0.05
+    # To turn and move the avatar is to do the opposite to the camera.
+    moved = cameras.c2w.clone()
+    moved[0, 0, :3] = turned[:, :3].T @ (cameras.c2w[0, 0, :3] - F.pad(turned[:, 3:], (3, 0)))
+    seen = player.render(params, replace(cameras, c2w=moved), background=ground).rgb[0, 0]
+    expected = (seen.numpy() * 255).round().astype(int)
+    assert np.abs(draw([bodies[1]], cameras, ground) - expected).max() <= 2
 
 
 def test_normals_of_a_ball_point_outwards():

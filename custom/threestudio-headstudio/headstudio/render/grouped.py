@@ -6,6 +6,7 @@ quaternions, no depth, no gradients' intermediates. The pictures are those of ``
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -38,6 +39,12 @@ class GroupedSplats:
     def __getitem__(self, index: Tensor) -> GroupedSplats:
         """The splats a mask or an index tensor selects."""
         return GroupedSplats(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
+
+    @staticmethod
+    def cat(parts: Sequence[GroupedSplats]) -> GroupedSplats:
+        """One after the other, one part at least; groups keep their numbers."""
+        columns = {f.name: [getattr(part, f.name) for part in parts] for f in fields(GroupedSplats)}
+        return GroupedSplats(**{name: torch.cat(column) for name, column in columns.items()})
 
     def visible(self) -> GroupedSplats:
         """Those opaque enough to be drawn at all, ordered by group.

@@ -63,11 +63,5 @@ def draw(bodies: Sequence[Body], cameras: Cameras, background: Tensor) -> np.nda
         maps.append(moved)
         parts.append(replace(body.splats, group=body.splats.group + n_groups))
         n_groups += len(moved)
-    together = GroupedSplats(
-        **{
-            name: torch.cat([getattr(part, name) for part in parts])
-            for name in ("means", "axes", "opacities", "colors", "group")
-        }
-    )
-    rgb, _ = render_grouped(together, torch.cat(maps)[None], cameras, background)
+    rgb, _ = render_grouped(GroupedSplats.cat(parts), torch.cat(maps)[None], cameras, background)
     return (rgb[0, 0].clamp(0, 1) * 255).round().to(torch.uint8).numpy()
