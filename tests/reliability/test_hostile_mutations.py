@@ -5,8 +5,10 @@ The long runs are ``python fuzz/run_all.py``; this needs no atheris.
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,13 @@ import harness  # noqa: E402
 from targets import TARGETS  # noqa: E402
 
 SECONDS = 0.3
+
+
+@pytest.fixture(autouse=True)
+def loud_again() -> Iterator[None]:
+    """The harness silences the readers for good; other tests listen to them."""
+    yield
+    logging.disable(logging.NOTSET)
 
 
 @pytest.mark.parametrize("name", TARGETS)
