@@ -96,10 +96,13 @@ class Networks:
         if channels_last == self.channels_last:
             return
         self.channels_last = channels_last
-        order = torch.channels_last if channels_last else torch.contiguous_format
         for network in (self.unet, self.controlnet, self.vae):
             if network is not None:
-                network.to(memory_format=order)
+                network.to(memory_format=self._order)
+
+    @property
+    def _order(self) -> torch.memory_format:
+        return torch.channels_last if self.channels_last else torch.contiguous_format
 
     def compile(self, backend: str = "inductor", **options: Any) -> None:
         """Compile all three, each at its first call.
@@ -159,8 +162,10 @@ class Networks:
 
         AutoencoderTiny has no posterior: its deviation is empty.
         """
-        if self.channels_last:
-            pictures = pictures.contiguous(memory_format=torch.channels_last)
+        if self.channels_last or pictures.is_cuda:
+            # Rendered pictures have their channels last. The encoder's convolutions would hand that
+            # on, and CUDA's group norms, which want them first, copy; a CPU's are glad of it.
+            pictures = pictures.contiguous(memory_format=self._order)
         # Previews look at other numbers of pictures, without gradients: not worth a compilation.
         encode = self._moments if pictures.requires_grad else self._encode
         mean, deviation = encode(pictures)
