@@ -260,7 +260,8 @@ tests() {
   run ruff check .
   run ruff format --check .
   run mypy
-  run python -m pytest "$@"
+  # By file, as tests of one file share what is dear to make.
+  run python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile "$@"
 }
 
 threestudio() { # the folder as the caller named it, options
