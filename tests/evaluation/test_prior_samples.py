@@ -13,14 +13,15 @@ from torch import Tensor
 
 import headstudio.characters
 from headstudio.app.main import main
-from headstudio.characters import BACKGROUND, Character, caption_and_colors, option
+from headstudio.characters import BACKGROUND, Character, caption_and_content, option
 from headstudio.evaluation import samples
 from headstudio.evaluation.captions import Described, azimuth_deg, describe
-from headstudio.evaluation.regions import COLOUR_OF, recoloured
+from headstudio.evaluation.regions import COLOUR_OF, label, recoloured
 from headstudio.evaluation.sample_summary import summarise, table
 from headstudio.evaluation.samples import View, measure, opened, show_view
 from headstudio.evaluation.stage import JAW_OPEN, Figure
 from headstudio.evaluation.suite import FIRST_HELD_OUT_SEED
+from headstudio.evaluation.truth import MIN_PIXELS
 from headstudio.flame import FlameParams
 from headstudio.render import Cameras
 from tests.evaluation.conftest import NAMED
@@ -37,7 +38,7 @@ def described(character, studio) -> Described:
     params.jaw_pose[0, 0] = JAW_OPEN
     camera = Cameras.orbit(0.0, 0.0, 1.5, 43.0, SIZE, SIZE)
     own = replace(character, eyes="green")
-    return Described(0, own, "a man", OWN, "front", params, camera)
+    return Described(0, own, "a man", OWN, True, "front", params, camera)
 
 
 def seen(described: Described, studio, character: Character | None = None, **changes) -> Tensor:
@@ -98,6 +99,25 @@ def test_a_region_that_is_not_seen_is_not_measured(described, studio):
     assert figures["opened"] == {"mouth": None, "lids": None}
 
 
+def test_hair_is_read_from_the_scalp_where_the_caption_does_not_say_how_it_is_worn(
+    described, studio
+):
+    """Otherwise short hair is judged by what is seen where the ground truth's is long."""
+    control = (torch.zeros(SIZE, SIZE, 3), torch.tensor(1.0))
+    long = replace(described.character, hair_style="long", hair_color="black")
+    asked = replace(described, character=long, named={"hair": "black"})
+    strict = show_view(asked, control, studio)
+    lenient = show_view(replace(asked, hair_style_told=False), control, studio)
+    pixels = [int((view.labels == label("hair")).sum()) for view in (strict, lenient)]
+    assert MIN_PIXELS <= pixels[1] < pixels[0] / 3
+
+    short = replace(long, hair_style="buzz cut")
+    assert wrong(seen(described, studio, short), strict) == {"hair"}
+    assert wrong(seen(described, studio, short), lenient) == set()
+    blonde = replace(short, hair_color="blonde")
+    assert wrong(seen(described, studio, blonde), lenient) == {"hair"}
+
+
 def test_a_mouth_that_stays_shut_and_eyes_that_close_show(view, described, studio):
     truth = opened(view.rgb, view)
     assert truth["mouth"] > 0.3
@@ -142,7 +162,7 @@ def test_named_colours_are_those_that_the_sentence_says():
     counted = dict.fromkeys(_WRITTEN, 0)
     for _ in range(400):
         character = headstudio.characters.sample_character(rng)
-        text, colours = caption_and_colors(character, rng, "front")
+        text, colours, _ = caption_and_content(character, rng, "front")
         for attribute, name in colours.items():
             assert name == getattr(character, attribute)
             # The word alone: "a brunette", "a pale man".
@@ -159,12 +179,29 @@ def test_named_colours_are_those_that_the_sentence_says():
 def test_hair_whose_colour_goes_unsaid_is_not_named():
     blonde = Character(hair_style="long", hair_color="blonde")
     rng = np.random.default_rng(0)
-    drawn = [caption_and_colors(blonde, rng) for _ in range(200)]
-    texts = [text for text, colours in drawn if "long-haired" in text and "blon" not in text]
+    drawn = [caption_and_content(blonde, rng) for _ in range(200)]
+    texts = [text for text, _, _ in drawn if "long-haired" in text and "blon" not in text]
     assert texts
-    for text, colours in drawn:
+    for text, colours, _ in drawn:
         named = re.search("blond|golden", text) is not None
         assert ("hair_color" in colours) == named, text
+
+
+def test_it_is_known_whether_the_sentence_says_how_hair_is_worn():
+    rng = np.random.default_rng(6)
+    silent = re.compile(r"-haired|brunette|redhead|blonde (?!hair|bob|afro|mohawk|bun|pony)")
+    told = 0
+    for style in ("short", "long", "afro", "ponytail"):
+        for color in ("black", "brown", "pink"):
+            character = Character(hair_style=style, hair_color=color)
+            for _ in range(30):
+                text, colours, styled = caption_and_content(character, rng)
+                if "hair_color" in colours:
+                    assert styled == (silent.search(text) is None), text
+                    told += styled
+                else:
+                    assert styled == (f"{style}-haired" in text), text
+    assert 50 < told < 350
 
 
 def _result(driven: float, ours: float, *right: bool | None) -> dict:

@@ -24,7 +24,7 @@ from headstudio.characters.build import (
     character_shape,
     studio_for,
 )
-from headstudio.characters.captions import VIEWS, caption, caption_and_colors
+from headstudio.characters.captions import VIEWS, caption, caption_and_content
 from headstudio.characters.dataset import BACKGROUND, CameraRange, CharacterDataset, view_word
 from headstudio.characters.people import sample_character
 from headstudio.characters.poses import random_poses
@@ -44,7 +44,7 @@ __all__ = [
     "attribute_names",
     "build_splats",
     "caption",
-    "caption_and_colors",
+    "caption_and_content",
     "character_shape",
     "option",
     "random_poses",

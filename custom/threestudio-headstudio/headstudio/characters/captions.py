@@ -8,6 +8,7 @@ what a prompt leaves out.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
@@ -71,6 +72,7 @@ class _Phrases:
     having: list[str]
     wearing: list[str]
     colors: dict[str, str] = field(default_factory=dict)
+    hair_style_told: bool = False
 
 
 def _pick(rng: np.random.Generator, words: tuple[str, ...]) -> str:
@@ -100,6 +102,7 @@ def _hair(character: Character, rng: np.random.Generator, phrases: _Phrases) -> 
             phrases.before.append("bald")
         else:
             phrases.having.append("a bald head" if rng.random() < 0.6 else "no hair")
+        phrases.hair_style_told = True
         return
     form = rng.random()
     if form < 0.1 and character.hair_color in ("blonde", "brown", "red"):
@@ -109,9 +112,11 @@ def _hair(character: Character, rng: np.random.Generator, phrases: _Phrases) -> 
         phrases.before.append(f"{_pick(rng, color.words).replace('brunette', 'brown')}-haired")
     elif form < 0.32 and character.hair_style in ("short", "long", "curly"):
         phrases.before.append(f"{character.hair_style}-haired")
+        phrases.hair_style_told = True
         return
     else:
         phrases.having.append(_colored(rng, style, color))
+        phrases.hair_style_told = True
     phrases.colors["hair_color"] = color.name
 
 
@@ -229,25 +234,33 @@ def _subject(phrases: _Phrases, rng: np.random.Generator) -> str:
 
 
 def caption(character: Character, rng: np.random.Generator, view: str | None = None) -> str:
-    """A prompt that fits the character; see :func:`caption_and_colors`."""
-    return caption_and_colors(character, rng, view)[0]
+    """A prompt that fits the character; see :func:`caption_and_content`."""
+    return caption_and_content(character, rng, view).text
 
 
-def caption_and_colors(
+class Caption(NamedTuple):
+    """A prompt, and what of the character it tells."""
+
+    text: str
+    """One line without a final full stop."""
+    colors: dict[str, str]
+    """By attribute (``skin``, ``hair_color``, ``brow_color``, ``beard_color``, ``lips``, ``eyes``)
+    the options whose colour the line says, other than by a figure's name (a demon is red without a
+    word about skin)."""
+    hair_style_told: bool
+    """Whether the line says how the hair is worn; "black-haired" does not."""
+
+
+def caption_and_content(
     character: Character, rng: np.random.Generator, view: str | None = None
-) -> tuple[str, dict[str, str]]:
-    """A prompt that fits the character, and the colours it names.
+) -> Caption:
+    """A prompt that fits the character, and what it tells.
 
     Args:
         character: who is described.
         rng: chooses the wording and what is mentioned.
         view: one of :data:`VIEWS` for the suffix threestudio's prompt processors append
             (``", front view"``), left out now and then; None for no suffix.
-
-    Returns:
-        One line without a final full stop; and by attribute (``skin``, ``hair_color``,
-        ``brow_color``, ``beard_color``, ``lips``, ``eyes``) the options whose colour the line says,
-        other than by a figure's name (a demon is red without a word about skin).
 
     Raises:
         HeadStudioError: for an unknown view.
@@ -262,4 +275,4 @@ def caption_and_colors(
         text += f", {_pick(rng, _QUALITY)}"
     if view is not None and rng.random() < 0.92:
         text += f", {view} view"
-    return text, phrases.colors
+    return Caption(text, phrases.colors, phrases.hair_style_told)

@@ -18,7 +18,7 @@ from headstudio.characters import (
     ATTRIBUTES,
     CameraRange,
     Character,
-    caption_and_colors,
+    caption_and_content,
     random_poses,
     sample_character,
     view_word,
@@ -42,6 +42,7 @@ class Described:
     character: Character
     caption: str
     named: dict[str, str]  # region -> the colour that the caption names
+    hair_style_told: bool  # whether the caption says how the hair is worn
     view: str
     params: FlameParams  # one pose, without the identity
     cameras: Cameras  # [1, 1]
@@ -52,6 +53,7 @@ class Described:
         return {
             "caption": self.caption,
             "named": self.named,
+            "hair_style_told": self.hair_style_told,
             "character": own,
             "azimuth_deg": round(azimuth_deg(self.cameras), 2),
         }
@@ -81,12 +83,15 @@ def describe(
     own_seed = FIRST_HELD_OUT_SEED + int(rng.integers(2**31 - 1))
     character = replace(sample_character(rng), seed=own_seed, shape=held_out_shape(own_seed))
     cameras, view = _camera(size, generator)
-    text, colours = caption_and_colors(character, rng, view)
+    told = caption_and_content(character, rng, view)
     params = random_poses(head, 1, generator)
     if motions and rng.random() < 0.5:
         sampler = MotionSampler(motions, head, MotionSamplerConfig(neck=True, eyes=True))
         params = sampler.sample(1, generator).replace(shape=params.shape)
-    return Described(index, character, text, _by_region(colours), view, params, cameras)
+    named = _by_region(told.colors)
+    return Described(
+        index, character, told.text, named, told.hair_style_told, view, params, cameras
+    )
 
 
 def _camera(size: int, generator: torch.Generator) -> tuple[Cameras, str]:

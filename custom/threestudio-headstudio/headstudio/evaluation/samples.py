@@ -13,7 +13,7 @@ benchmark reads them. A folder of results holds
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ from headstudio.motion import Motion
 from headstudio.paths import atomic_write
 from headstudio.render.pictures import save_png
 
-FORMAT = 1  # of the results; raised when a figure's definition changes
+FORMAT = 2  # of the results; raised when a figure's definition changes
 AT_ONCE = 8  # captions that are sampled in one pass
 
 
@@ -87,6 +87,8 @@ def show_view(
     out = figure.render(vertices, cameras, BACKGROUND, features=hot)
     assert out.features is not None
     labels = label_pixels(out.features[0], out.alpha[0]).cpu()  # [1, H, W]
+    if "hair" in described.named and not described.hair_style_told:
+        labels[(labels == label("hair")) & ~_scalp(described, studio)] = label("other")
     view = View(
         described=described,
         rgb=out.rgb[0, 0].cpu(),
@@ -104,6 +106,18 @@ def show_view(
     if described.view == "front" and view.control_weight > 0:
         _find_openings(view, figure, vertices, hot)
     return view
+
+
+def _scalp(described: Described, studio: CharacterStudio) -> Tensor:
+    """Where there would be hair however it is worn, but for shaved sides: pixels ``[1, H, W]`` that
+    the closest crop covers."""
+    cropped = replace(described.character, hair_style="buzz cut")
+    figure = Figure.of_character(cropped, studio)
+    hot = one_hot(label_splats(studio, cropped))
+    vertices = figure.vertices(described.params)
+    out = figure.render(vertices, described.cameras, BACKGROUND, features=hot)
+    assert out.features is not None
+    return label_pixels(out.features[0], out.alpha[0]).cpu() == label("hair")
 
 
 def _find_openings(view: View, figure: Figure, vertices: Tensor, hot: Tensor) -> None:
