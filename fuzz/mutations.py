@@ -164,7 +164,7 @@ def overwritten(data: bytes, rng: Random) -> bytes:
 
 
 _HEADER = re.compile(
-    rb"\{'descr': '([<|][fiubU]\d{1,2})', 'fortran_order': False, "
+    rb"\{'descr': '([<|](?:f[248]|[iu][1248]|b1|U\d{1,2}))', 'fortran_order': False, "
     rb"'shape': \(((?:\d{1,6},? ?)*)\), \}\s*"
 )
 
