@@ -118,5 +118,50 @@ def test_a_file_that_is_not_there_or_no_yaml(tmp_path):
         load_suite(tmp_path / "bad.yaml")
 
 
+HOSTILE = {
+    "an alias": ("prompts: [&a {x: 1}, *a]", "aliases are not read"),
+    "deep": ("[" * 5000, "is not YAML"),
+    "a long number": ("prompts: " + "1" * 5000, "is not YAML"),
+    "no day": ("prompts: 2001-99-99", "is not YAML"),
+    "an object": ("prompts: !!python/object/apply:os.system [exit]", "is not YAML"),
+    "large": ("#" * (1 << 20) + "\n", "larger than 1 MiB"),
+    "no text": (b"\xff\xfe\x00", "is not YAML"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_strangers_file_is_refused(name, tmp_path):
+    content, message = HOSTILE[name]
+    path = tmp_path / "suite.yaml"
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(HeadStudioError, match=message):
+        load_suite(path)
+
+
+@pytest.mark.parametrize("value", [[1], {"a": 1}, None, 3, True])
+@pytest.mark.parametrize("key", ["id", "kind", "prompt", "named", "character"])
+def test_values_of_other_types_are_refused_or_mean_nothing(key, value, tmp_path):
+    path = tmp_path / "suite.yaml"
+    path.write_text(yaml.safe_dump({"prompts": [row(**{key: value})]}))
+    if key == "named" and value is None:
+        assert load_suite(path)[0].named == {}
+    else:
+        with pytest.raises(HeadStudioError, match="prompt 1"):
+            load_suite(path)
+    path.write_text(
+        yaml.safe_dump(
+            {"prompts": [row(character={"hair_color": value, "seed": FIRST_HELD_OUT_SEED})]}
+        )
+    )
+    with pytest.raises(HeadStudioError, match="prompt 1"):
+        load_suite(path)
+
+
+@pytest.mark.parametrize("path", ["/dev/zero", "/"])
+def test_what_is_no_file_is_not_read(path):
+    with pytest.raises(HeadStudioError, match="not a file"):
+        load_suite(path)
+
+
 def test_every_colour_region_is_an_attribute():
     assert set(COLOUR_OF.values()) <= set(ATTRIBUTES)

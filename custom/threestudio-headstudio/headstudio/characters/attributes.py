@@ -211,7 +211,7 @@ def option_index(attribute: str, name: str) -> int:
         raise HeadStudioError(
             f"unknown character attribute {attribute!r}; there are {', '.join(ATTRIBUTES)}"
         )
-    if name not in _INDEX[attribute]:
+    if not isinstance(name, str) or name not in _INDEX[attribute]:
         raise HeadStudioError(
             f"unknown {attribute} {name!r}; there are {', '.join(_INDEX[attribute])}"
         )

@@ -20,6 +20,9 @@ from headstudio.nearest import did_you_mean
 FIRST_HELD_OUT_SEED = 2**31
 KINDS = ("human", "fantasy", "archetype", "covered")
 _KEYS = {"id", "kind", "prompt", "named", "character"}
+_MAX_BYTES = 1 << 20
+# What the YAML library raises besides its own error; UnicodeDecodeError is a ValueError.
+_DAMAGE = (RecursionError, AssertionError, ValueError, TypeError, AttributeError, LookupError)
 
 
 @dataclass(frozen=True)
@@ -45,19 +48,43 @@ def held_out_shape(seed: int) -> tuple[float, ...]:
     return tuple(round(float(value), 4) for value in drawn)
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without aliases, by which a short file says something enormous."""
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            event = self.peek_event()
+            raise yaml.YAMLError(f"aliases are not read; here is *{event.anchor}")
+        node: yaml.Node | None = super().compose_node(parent, index)
+        return node
+
+
+def _read(path: Path) -> Any:
+    """What a YAML file holds."""
+    try:
+        if path.exists() and not path.is_file():
+            raise HeadStudioError(f"{path} cannot be read: it is not a file.")
+        if path.stat().st_size > _MAX_BYTES:
+            raise HeadStudioError(f"{path} cannot be read: it is larger than 1 MiB.")
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise HeadStudioError(f"{path} cannot be read: {error.strerror}.") from error
+    except HeadStudioError:
+        raise
+    except (yaml.YAMLError, *_DAMAGE) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise HeadStudioError(f"{path} is not YAML: {reason}") from error
+
+
 def load_suite(path: str | Path) -> list[Prompt]:
     """Read a file of prompts.
 
     Raises:
-        HeadStudioError: not YAML, a key that is missing or unknown, an id that is used twice, a
-            character that does not exist or was not held out, a colour it does not have.
+        HeadStudioError: not plain YAML of at most 1 MiB, a key that is missing or unknown, an id
+            that is used twice, a character that does not exist or was not held out, a colour it
+            does not have.
     """
-    try:
-        content = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise HeadStudioError(f"{path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise HeadStudioError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    content = _read(Path(path))
     rows = content.get("prompts") if isinstance(content, dict) else None
     if not isinstance(rows, list) or not rows:
         raise HeadStudioError(f"{path} has no list of prompts; expected `prompts:` with entries.")
