@@ -225,12 +225,17 @@ def _configs() -> dict[str, bytes]:
     return {"mini.yaml": "\n".join(lines).encode() + b"\n", "small.yaml": small.encode()}
 
 
+def _suite() -> dict[str, bytes]:
+    text = (HERE.parent / "configs/benchmark/closed_world.yaml").read_text()
+    return {"two.yaml": text[text.index("prompts:") : text.index("  - id: black-afro")].encode()}
+
+
 SEEDS: dict[str, Callable[[], dict[str, bytes]]] = {
     "head_npz": _head, "head_pkl": _flame_pickle, "landmarks": _landmarks, "motion_npz": _motion,
     "motion_vhap": _vhap, "motion_pkl": _show, "motion_torch": _torch, "motion_npy": _npys,
     "motion_mat": _mat, "motion_csv": _csv, "motion_json": _json, "avatar_ply": _avatar,
     "camera_path": _cameras, "prior_index": _index, "prompt_cache": _embedding,
-    "checkpoint": _checkpoint, "config_yaml": _configs,
+    "checkpoint": _checkpoint, "config_yaml": _configs, "suite_yaml": _suite,
 }  # fmt: skip
 
 

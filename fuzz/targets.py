@@ -89,5 +89,7 @@ TARGETS = {
                ("threestudio", "torch._weights_only_unpickler", "torch.serialization")),
         Target("config_yaml", ".yaml", "readers:config", mutations.text,
                ("threestudio", "headstudio", "yaml", "omegaconf")),
+        Target("suite_yaml", ".yaml", "headstudio.evaluation.suite:load_suite", mutations.text,
+               ("headstudio", "yaml")),
     )
 }  # fmt: skip
