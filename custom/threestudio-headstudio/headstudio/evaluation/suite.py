@@ -21,6 +21,7 @@ FIRST_HELD_OUT_SEED = 2**31
 KINDS = ("human", "fantasy", "archetype", "covered")
 _KEYS = {"id", "kind", "prompt", "named", "character"}
 _MAX_BYTES = 1 << 20
+_MAX_DEPTH = 64
 # What the YAML library raises besides its own error; UnicodeDecodeError is a ValueError.
 _DAMAGE = (RecursionError, AssertionError, ValueError, TypeError, AttributeError, LookupError)
 
@@ -49,7 +50,13 @@ def held_out_shape(seed: int) -> tuple[float, ...]:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without aliases, by which a short file says something enormous."""
+    """YAML without aliases, by which a short file says something enormous, and without deep
+    brackets, which the scanner takes time for that is quadratic in their depth."""
+
+    def fetch_flow_collection_start(self, token: Any) -> None:
+        if self.flow_level >= _MAX_DEPTH:
+            raise yaml.YAMLError(f"brackets are more than {_MAX_DEPTH} deep")
+        super().fetch_flow_collection_start(token)
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         if self.check_event(yaml.AliasEvent):
