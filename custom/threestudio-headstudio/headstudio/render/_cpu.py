@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from headstudio.render import _compositing, _projection, _tiles
+from headstudio.render import _compositing, _painting, _projection, _tiles
 from headstudio.render._jit import Array, run
 from headstudio.render.cameras import Cameras
 
@@ -199,8 +199,21 @@ def rasterize_grouped(
         float(cameras.far),
         *(x.numpy() for x in (means2d, conics, depths, radii)),
     )
-    blended, alpha = _Composite.apply(
-        means2d, conics, splats.opacities[None], splats.colors[None], depths, radii,
-        cameras.height, cameras.width,
-    )  # fmt: skip
-    return blended[..., :-1], alpha
+    images = [_array(x.flatten(0, 1)) for x in (means2d, conics, radii)]
+    height, width = cameras.height, cameras.width
+    pairs, tile_start, _ = _tiles.list_pairs(
+        images[0], images[2], _array(depths.flatten(0, 1)), height, width
+    )
+    rgb = torch.empty(*shape[:2], height, width, 3)
+    transmittance = torch.empty(*shape[:2], height, width)
+    run(
+        _painting.paint,
+        *images[:2],
+        *(_array(x) for x in (splats.opacities, splats.colors)),
+        images[2],
+        pairs,
+        tile_start,
+        *(x.flatten(0, 1).numpy() for x in (rgb, transmittance)),
+        chunk=4,
+    )
+    return rgb, (1 - transmittance)[..., None]
