@@ -17,7 +17,7 @@ from headstudio.animation.skinning import triangle_maps
 from headstudio.app import main as app
 from headstudio.app.player import DEFAULT_HEAD
 from headstudio.app.view.controls import Controls, Rig, combine
-from headstudio.app.view.drawing import Body, draw
+from headstudio.app.view.drawing import LEAST, TALLEST, Body, Draft, draw
 from headstudio.app.view.figure import vertex_normals
 from headstudio.app.view.library import Library, is_avatar
 from headstudio.app.view.playback import Playback
@@ -114,6 +114,24 @@ def test_two_avatars_are_drawn_where_they_stand(folder, head):
     seen = player.render(params, replace(cameras, c2w=moved), background=ground).rgb[0, 0]
     expected = (seen.numpy() * 255).round().astype(int)
     assert np.abs(draw([bodies[1]], cameras, ground) - expected).max() <= 2
+
+
+def test_pictures_become_smaller_where_they_come_too_slowly_and_larger_again():
+    draft = Draft()
+    assert draft.height == TALLEST
+    draft.took(0.08)
+    assert draft.height == TALLEST
+    for _ in range(3):
+        draft.took(0.2)
+    assert LEAST < draft.height < 0.75 * TALLEST
+    for _ in range(20):
+        draft.took(0.2)
+    assert draft.height == LEAST
+    draft.took(0.08)
+    assert draft.height == LEAST  # fast enough, but not so fast that larger ones would be
+    for _ in range(20):
+        draft.took(0.02)
+    assert draft.height == TALLEST
 
 
 def test_normals_of_a_ball_point_outwards():

@@ -1,9 +1,9 @@
 """A numba kernel that blends splats into pictures that nobody differentiates.
 
 What it paints is, but for rounding, what ``_compositing.composite_forward`` does, which keeps what
-the backward pass needs and blends depth and features too. Without that a splat is blended in one loop:
-a wide one along the rows that it touches, branch-free, as there; a narrow one pixel by pixel within
-its box, leaving out what is finished. Most splats of an avatar are narrow.
+the backward pass needs and blends depth and features too. Without that a splat is blended in one
+loop: a wide one along the rows that it touches, branch-free, as there; a narrow one pixel by pixel
+within its box, leaving out what is finished. Most splats of an avatar are narrow.
 """
 
 from __future__ import annotations

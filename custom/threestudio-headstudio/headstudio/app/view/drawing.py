@@ -14,8 +14,10 @@ from headstudio.render import Cameras
 from headstudio.render.grouped import GroupedSplats, render_grouped
 from headstudio.render.reference import quats_to_rotations
 
-TALLEST = 360
-"""Pixels that a picture has at most from top to bottom while things move. The page enlarges it."""
+TALLEST, LEAST = 360, 180
+"""Pixels from top to bottom of pictures while things move. The page enlarges them."""
+_SLOW, _FAST = 0.09, 0.06
+"""Seconds from one picture to the next above and below which their size changes."""
 
 
 @dataclass
@@ -27,6 +29,20 @@ class Body:
     """``[G, 3, 4]``: the groups' maps into the avatar's own space."""
     stand: Tensor
     """``[3, 4]``: from there into the scene."""
+
+
+class Draft:
+    """How tall pictures are while things move: smaller where they come too slowly."""
+
+    def __init__(self) -> None:
+        self.height = TALLEST
+
+    def took(self, seconds: float) -> None:
+        """Take note of the time from one picture to the next."""
+        if seconds > _SLOW:
+            self.height = max(LEAST, round(0.9 * self.height))
+        elif seconds < _FAST:
+            self.height = min(TALLEST, round(self.height / 0.9))
 
 
 def camera_of(view: viser.CameraHandle, tallest: int | None = TALLEST) -> Cameras:

@@ -48,6 +48,21 @@ class Shown:
     maps: Tensor | None = None  # [F, 3, 4], of the triangles; to draw splats from here
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a head is."""
+
+    sideways: float
+    """Of the centre, along the world's +y."""
+    turn_deg: float
+    """About the vertical axis."""
+
+    def map(self) -> Tensor:
+        """``[3, 4]``: from the head's own space."""
+        cos, sin = math.cos(math.radians(self.turn_deg)), math.sin(math.radians(self.turn_deg))
+        return torch.tensor([[cos, -sin, 0, 0], [sin, cos, 0, self.sideways], [0, 0, 1, 0]])
+
+
 class Figure:
     """The scene nodes of one avatar, below one that places and turns them.
 
@@ -61,7 +76,6 @@ class Figure:
         self.player = player
         self._buffer = SplatBuffer(player.avatar.splats, player.avatar.extent)
         self._visible = grouped(player.avatar.splats.detach(), player.avatar.splats.face)
-        self._stand = torch.eye(3, 4)
         self._place = scene.add_frame(name, show_axes=False)
         self._scene, self._name = scene, name
         self._splats: viser.GaussianSplatHandle | None = None
@@ -104,13 +118,11 @@ class Figure:
             visible=False,
         )
 
-    def place(self, sideways: float, turn_deg: float) -> None:
-        """Put the head ``sideways`` of the centre (world +y), turned about the vertical axis."""
-        half = math.radians(turn_deg) / 2
-        self._place.position = (0.0, sideways, 0.0)
+    def place(self, place: Place) -> None:
+        """Put the head somewhere."""
+        half = math.radians(place.turn_deg) / 2
+        self._place.position = (0.0, place.sideways, 0.0)
         self._place.wxyz = (math.cos(half), 0.0, 0.0, math.sin(half))
-        cos, sin = math.cos(2 * half), math.sin(2 * half)
-        self._stand = torch.tensor([[cos, -sin, 0, 0], [sin, cos, 0, sideways], [0, 0, 1, 0]])
 
     @torch.inference_mode()
     def pose(self, params: FlameParams, layers: Layers) -> Shown:
@@ -159,10 +171,10 @@ class Figure:
                 self._landmarks.points = shown.landmarks
             self._landmarks.visible = layers.landmarks
 
-    def body(self, shown: Shown) -> Body:
-        """A pose that is to be drawn here, where the head stands."""
+    def body(self, shown: Shown, place: Place) -> Body:
+        """A pose that is to be drawn here, where the head is to be."""
         assert shown.maps is not None
-        return Body(self._visible, shown.maps, self._stand)
+        return Body(self._visible, shown.maps, place.map())
 
     def remove(self) -> None:
         """Take everything out of the scene."""

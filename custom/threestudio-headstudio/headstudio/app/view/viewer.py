@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import imageio.v3 as iio
@@ -18,8 +19,8 @@ import viser
 from torch import Tensor
 
 from headstudio.app.view.controls import Rig
-from headstudio.app.view.drawing import Body, camera_of, draw
-from headstudio.app.view.figure import Figure
+from headstudio.app.view.drawing import TALLEST, Body, Draft, camera_of, draw
+from headstudio.app.view.figure import Figure, Place
 from headstudio.app.view.library import Library
 from headstudio.app.view.pace import Pace
 from headstudio.app.view.page import NOTHING, Page, put
@@ -39,6 +40,8 @@ _SPACING = 0.4
 _DISTANCE = {1: 2.2, 2: 2.8}
 """Of the camera, in extents, for one avatar and two."""
 _SCREENSHOT_SECONDS = 60.0
+_SETTLE_SECONDS = 0.3
+"""Of rest, after which pictures that were drawn here are drawn well."""
 _JPEG_QUALITY = 90
 
 Task = Callable[[], None]
@@ -77,6 +80,8 @@ class Viewer:
         self._pace = Pace()
         self._turn_deg = 0.0
         self._bodies: list[Body] = []  # that the pages were sent pictures of; none if they draw
+        self._draft = Draft()
+        self._coarse = False  # whether these pictures are worth larger ones once nothing moves
         self._tasks: queue.Queue[tuple[Task, viser.ClientHandle | None]] = queue.Queue()
         self._wake = threading.Event()
         self._closed = threading.Event()
@@ -245,7 +250,9 @@ class Viewer:
         shown = 0.0
         while not self._closed.is_set():
             moving = self._playback.playing or self.page.turntable.value
-            self._wake.wait(0.0 if moving and self._watched() else 0.5 if moving else None)
+            rest = _SETTLE_SECONDS if self._coarse else None
+            self._wake.wait(0.0 if moving and self._watched() else 0.5 if moving else rest)
+            settled = not moving and not self._wake.is_set()
             self._wake.clear()
             while not self._tasks.empty():
                 _reporting(*self._tasks.get())
@@ -256,7 +263,9 @@ class Viewer:
                 shown = now
                 self._follow()
             if self._watched():
-                _reporting(self.update, None)
+                _reporting(partial(self.update, settled), None)
+                if self._bodies and not settled:
+                    self._draft.took(time.monotonic() - now)
             # Events that come while this waits are one update afterwards.
             self._closed.wait(max(0.0, 1 / MAX_RATE - (time.monotonic() - now)))
 
@@ -279,34 +288,49 @@ class Viewer:
         moving = self._playback.params()
         return still if moving is None else self._rig.on_top(moving, still)
 
-    def update(self) -> None:
-        """Show the state of the sliders and the motion, at once."""
+    def update(self, settled: bool = False) -> None:
+        """Show the state of the sliders and the motion, at once.
+
+        Args:
+            settled: whether nothing has moved for a while, so that a picture may take its time.
+        """
         params = self.params()
         layers = self.page.layers()
         poses = {role: figure.pose(params, layers) for role, figure in self.figures.items()}
+        places = {role: self._place_of(role) for role in self.figures}
+        bodies = []
+        if layers.splats and layers.drawn_here:
+            bodies = [f.body(poses[role], places[role]) for role, f in self.figures.items()]
+        height = TALLEST if settled else self._draft.height
+        self._coarse = bool(bodies) and height < TALLEST
+        pictures = self._draw(bodies, height) if bodies else {}
         self._pace.wait()
         # Nothing is sent while this lasts: all of a pose arrives at once, and nothing is computed.
         with self._server.atomic():
             for role, figure in self.figures.items():
-                beside = {"first": -_SPACING, "second": _SPACING}[role] * (len(self.figures) - 1)
-                # Both look at the camera.
-                inwards = math.degrees(math.atan2(-beside, _DISTANCE[len(self.figures)]))
-                figure.place(beside * figure.player.avatar.extent, inwards + self._turn_deg)
+                figure.place(places[role])
                 figure.show(poses[role])
-        here = layers.splats and layers.drawn_here
-        if self._bodies and not here:
+        if self._bodies and not bodies:
             self._show_background()  # in place of the last picture
-        self._bodies = [f.body(poses[role]) for role, f in self.figures.items()] if here else []
-        if here:
-            self._send_pictures()
+        self._bodies = bodies
+        for client, picture in pictures.items():
+            client.scene.set_background_image(picture, format="jpeg", jpeg_quality=_JPEG_QUALITY)
         self._server.flush()
         self._pace.sent(self._server.get_clients().values())
 
-    def _send_pictures(self) -> None:
-        """Show every page the splats as its camera sees them, behind everything else."""
-        for client in self._server.get_clients().values():
-            picture = draw(self._bodies, camera_of(client.camera), self._ground())
-            client.scene.set_background_image(picture, format="jpeg", jpeg_quality=_JPEG_QUALITY)
+    def _place_of(self, role: str) -> Place:
+        """Alone in the middle, or beside each other and both looking at the camera."""
+        beside = {"first": -_SPACING, "second": _SPACING}[role] * (len(self.figures) - 1)
+        inwards = math.degrees(math.atan2(-beside, _DISTANCE[len(self.figures)]))
+        extent = self.figures[role].player.avatar.extent
+        return Place(beside * extent, inwards + self._turn_deg)
+
+    def _draw(self, bodies: list[Body], height: int) -> dict[viser.ClientHandle, np.ndarray]:
+        """The splats as every page's camera sees them."""
+        ground, clients = self._ground(), self._server.get_clients().values()
+        return {
+            client: draw(bodies, camera_of(client.camera, height), ground) for client in clients
+        }
 
     def close(self) -> None:
         """Stop moving, stop listening, remove what was sent."""
