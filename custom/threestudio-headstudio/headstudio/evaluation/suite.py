@@ -119,7 +119,7 @@ def _prompt(row: Any, where: str) -> Prompt:
     attributes, named = row["character"], row["named"] or {}
     if not isinstance(attributes, dict) or not isinstance(named, dict):
         raise HeadStudioError(f"{where}: character and named have to be mappings.")
-    unknown = sorted(set(attributes) - {*ATTRIBUTES, "seed"})
+    unknown = sorted(str(key) for key in set(attributes) - {*ATTRIBUTES, "seed"})
     if unknown:
         hint = did_you_mean(unknown[0], ATTRIBUTES)
         raise HeadStudioError(f"{where}: a character has no {unknown[0]!r}{hint}")
