@@ -260,8 +260,10 @@ tests() {
   run ruff check .
   run ruff format --check .
   run mypy
-  # By file, as tests of one file share what is dear to make.
-  run python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile "$@"
+  # By file, as tests of one file share what is dear to make; in their own order, as that of the
+  # number of tests has the longest files last.
+  run python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile \
+    --no-loadscope-reorder "$@"
 }
 
 threestudio() { # the folder as the caller named it, options

@@ -320,7 +320,7 @@ def test_the_tests_come_last_and_take_options(newcomer):
     )
     done = newcomer.types("test", "tests/app", "-m", "not gpu")
     assert done.returncode == 0, done.stderr
-    distributed = "--numprocesses logical --maxprocesses 4 --dist loadfile"
+    distributed = "--numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder"
     assert done.stdout.endswith(f"-m pytest {distributed} tests/app -m not gpu\n")
     assert "$ ruff check .\n" in done.stdout
     assert "$ mypy\n" in done.stdout
