@@ -14,7 +14,7 @@ from headstudio.render import Cameras
 from headstudio.render.grouped import GroupedSplats, render_grouped
 from headstudio.render.reference import quats_to_rotations
 
-TALLEST, LEAST = 360, 180
+TALLEST, LEAST = 360, 144
 """Pixels from top to bottom of pictures while things move. The page enlarges them."""
 _SLOW, _FAST = 0.09, 0.06
 """Seconds from one picture to the next above and below which their size changes."""
