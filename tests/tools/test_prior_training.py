@@ -68,7 +68,7 @@ def test_damaged_state_is_named(trained: Path, tmp_path: Path) -> None:
         train(run_in(tmp_path, tiny()), Discs(), Discs(), tmp_path / "prior")
 
 
-@pytest.mark.slow  # 100 s on a slow core; that training runs, stops and goes on is tested below
+@pytest.mark.slow  # 100 s on a slow core; what stops and goes on is tested in the others
 def test_autoencoder_and_denoiser_learn(tmp_path: Path) -> None:
     base = tiny()
     settings = replace(
