@@ -117,14 +117,24 @@ install() {
   fi
   rm -f "$STAMP"
   say "installing packages (what pip says: $LOG)"
-  if ! PYTHONUNBUFFERED=1 "$VENV_PYTHON" -m pip install --disable-pip-version-check \
-    --constraint constraints.txt ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} \
-    --editable '.[test]' 2>&1 | progress; then
+  if ! install_packages 2>&1 | progress; then
     tail -n 15 "$LOG" >&2
     die "$(pip_advice) All that pip said is in $ROOT/$LOG."
   fi
   echo "$wanted" >"$STAMP"
   say "installed, in $SECONDS s. Use it with: source .venv/bin/activate; headstudio doctor"
+}
+
+install_packages() {
+  # The pip that comes with Python takes two minutes to choose the versions, a newer one a quarter
+  # of that. Where it cannot be had, the old one will do, or says why nothing can be had.
+  pip_install --retries 1 pip || true
+  pip_install ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} --editable '.[test]'
+}
+
+pip_install() { # options, packages
+  PYTHONUNBUFFERED=1 "$VENV_PYTHON" -m pip install --disable-pip-version-check \
+    --constraint constraints.txt "$@"
 }
 
 progress() { # pip's output to the log; of it, to the terminal, what is being done
@@ -163,7 +173,7 @@ pip_advice() { # what the log means, most telling first
     echo "A file could not be written. Is all of $ROOT yours (ls -l)? Then run this again."
   elif said 'No matching distribution|Could not find a version'; then
     echo "The package index has no $(sed -n 's/.*No matching distribution found for \([^ ]*\).*/\1/p' \
-      "$LOG" | head -n 1) for Python $(version_of "$VENV_PYTHON") on $(uname -sm). Try another Python" \
+      "$LOG" | tail -n 1) for Python $(version_of "$VENV_PYTHON") on $(uname -sm). Try another Python" \
       "(rm -r .venv; PYTHON=python3.11 ./install.sh) or another index (PIP_INDEX_URL)."
   else
     echo "pip could not install the packages; its last lines are above. Running this again goes on" \

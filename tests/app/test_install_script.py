@@ -29,7 +29,10 @@ case "$1 ${2:-}" in
     cp "$here/headstudio" .venv/bin/headstudio
     ;;
   "-m pip")
-    echo "pip $*" >>"$CALLS"
+    case "$*" in
+      *--editable*) echo "pip $*" >>"$CALLS" ;;
+      *) echo "newer $*" >>"$CALLS"; [ -z "${NO_NEWER_PIP:-}" ] || exit 1; exit 0 ;;
+    esac
     printf 'Collecting torch\n  Downloading torch.whl (12.5 MB)\n%%s\n' "${PIP_SAYS:-}"
     exit "${PIP_STATUS:-0}"
     ;;
@@ -193,6 +196,15 @@ def test_it_installs_once_under_the_pins(newcomer):
     assert "Downloading torch.whl (12.5 MB)" in done.stdout
     assert newcomer.types().returncode == 0
     assert newcomer.calls("") == []
+
+
+@pytest.mark.parametrize("newer", [{}, {"NO_NEWER_PIP": "1"}])
+def test_it_asks_for_a_newer_pip_first_and_does_without(newcomer, newer):
+    done = newcomer.types(**newer)
+    assert done.returncode == 0, done.stderr
+    called = [line for line in newcomer.calls("") if "-m pip" in line]
+    assert [line.split()[0] for line in called] == ["newer", "pip"]
+    assert called[0].endswith("--constraint constraints.txt --retries 1 pip")
 
 
 @pytest.mark.parametrize("name", ["constraints.txt", "pyproject.toml"])
