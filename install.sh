@@ -129,7 +129,10 @@ install_packages() {
   # The pip that comes with Python takes two minutes to choose the versions, a newer one a quarter
   # of that. Where it cannot be had, the old one will do, or says why nothing can be had.
   pip_install --retries 1 pip || true
-  pip_install ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} --editable '.[test]'
+  pip_install --no-compile ${TORCH_INDEX_URL:+--extra-index-url "$TORCH_INDEX_URL"} \
+    --editable '.[test]' || return
+  # Which pip would do on one core. Files that are not Python of this version are left alone.
+  "$VENV_PYTHON" -m compileall -qq -j 0 .venv/lib || true
 }
 
 pip_install() { # options, packages
@@ -264,12 +267,21 @@ demo() {
   show avatar "$folder"/save/*-export/avatar.ply
 }
 
+compile_kernels() { # before two processes would do it at once; afterwards they are in the cache
+  compgen -G 'custom/threestudio-headstudio/headstudio/render/__pycache__/*.nbi' >/dev/null ||
+    python -m tests.fixtures.kernels >.venv/kernels.log 2>&1 || true # what is wrong, a test says
+}
+
 tests() {
+  local compiling
   install
   activate
   run ruff check .
   run ruff format --check .
+  compile_kernels & # on a core that mypy leaves idle
+  compiling=$!
   run mypy
+  wait "$compiling"
   # By file, as tests of one file share what is dear to make; in their own order, as that of the
   # number of tests has the longest files last.
   run python -m pytest --numprocesses logical --maxprocesses 4 --dist loadfile \

@@ -36,6 +36,8 @@ case "$1 ${2:-}" in
     printf 'Collecting torch\n  Downloading torch.whl (12.5 MB)\n%%s\n' "${PIP_SAYS:-}"
     exit "${PIP_STATUS:-0}"
     ;;
+  "-m compileall") echo "compileall $*" >>"$CALLS"; exit 1 ;; # not all that is installed is Python
+  "-m tests.fixtures.kernels") echo "kernels" >>"$CALLS"; exit "${KERNELS_STATUS:-0}" ;;
   "-m headstudio.app.checkout") echo "$PWD: $*" >>"$CALLS" ;;
   "launch.py "*)
     echo "python $*" >>"$CALLS"
@@ -192,6 +194,7 @@ def test_it_installs_once_under_the_pins(newcomer):
     (pip,) = newcomer.calls("pip")
     assert "--constraint constraints.txt" in pip
     assert "--editable .[test]" in pip
+    assert newcomer.calls("compileall") == ["compileall -m compileall -qq -j 0 .venv/lib"]
     assert "--extra-index-url" not in pip
     assert "Downloading torch.whl (12.5 MB)" in done.stdout
     assert newcomer.types().returncode == 0
@@ -322,7 +325,8 @@ def test_training_that_fails_is_not_exported(newcomer):
 # ----------------------------------------------------------------------------------- test
 
 
-def test_the_tests_come_last_and_take_options(newcomer):
+@pytest.mark.parametrize("kernels", ["0", "1"])
+def test_the_tests_come_last_and_take_options(newcomer, kernels):
     newcomer.types()
     for name in ("ruff", "mypy"):
         shutil.copy(newcomer.bin / "headstudio", newcomer.clone / ".venv" / "bin" / name)
@@ -330,12 +334,31 @@ def test_the_tests_come_last_and_take_options(newcomer):
     python.write_text(
         python.read_text().replace('"-m pip")', '"-m pytest") echo "$@" ;;\n  "-m pip")')
     )
-    done = newcomer.types("test", "tests/app", "-m", "not gpu")
+    done = newcomer.types("test", "tests/app", "-m", "not gpu", KERNELS_STATUS=kernels)
     assert done.returncode == 0, done.stderr
     distributed = "--numprocesses logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder"
     assert done.stdout.endswith(f"-m pytest {distributed} tests/app -m not gpu\n")
     assert "$ ruff check .\n" in done.stdout
     assert "$ mypy\n" in done.stdout
+    assert newcomer.calls("kernels") == ["kernels"]
+    cache = newcomer.clone / "custom/threestudio-headstudio/headstudio/render/__pycache__"
+    cache.mkdir(parents=True)
+    (cache / "paint.nbi").touch()
+    assert newcomer.types("test").returncode == 0
+    assert newcomer.calls("kernels") == []
+
+
+@pytest.mark.parametrize("name", ["ruff", "mypy"])
+def test_style_and_types_come_before_the_tests(newcomer, name):
+    newcomer.types()
+    for program in ("ruff", "mypy"):
+        shutil.copy(newcomer.bin / "headstudio", newcomer.clone / ".venv" / "bin" / program)
+    wrong = newcomer.clone / ".venv" / "bin" / name
+    wrong.write_text("#!/usr/bin/env bash\necho this is wrong; exit 3\n")
+    done = newcomer.types("test")
+    assert done.returncode == 3
+    assert "this is wrong" in done.stdout
+    assert "pytest" not in done.stdout
 
 
 def test_a_checkout_is_named_as_seen_from_where_one_stands(newcomer):
