@@ -60,6 +60,8 @@ def main(argv: list[str] | None = None) -> int:
         except ImportError:
             print("error: --typecheck needs typeguard: pip install typeguard", file=sys.stderr)
             return 2
+        # What a checked module is the first to import is compiled anew, PyTorch and all.
+        import pytorch_lightning  # noqa: F401
         from jaxtyping import install_import_hook
 
         install_import_hook(["threestudio", "headstudio"], "typeguard.typechecked")
