@@ -24,7 +24,8 @@ def ellipses(sigma: float, opacity: float) -> tuple[np.ndarray, ...]:
     inverse = np.linalg.inv(covariance)
     conics = np.stack([inverse[..., 0, 0], inverse[..., 0, 1], inverse[..., 1, 1]], -1)
     diagonal = covariance[..., [0, 1], [0, 1]]
-    radii = np.ceil(3.34 * np.sqrt(diagonal)).astype(np.int32)
+    # Laid out as the renderer's are; for others numba would compile all the kernels once more.
+    radii = np.ascontiguousarray(np.ceil(3.34 * np.sqrt(diagonal)).astype(np.int32))
     radii[:, ::97] = 0  # not seen
     depths = rng.uniform(1, 2, (2, N)).astype(np.float32)
     opacities = (opacity * rng.uniform(0.3, 1.0, N)).astype(np.float32)
