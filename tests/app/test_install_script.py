@@ -194,7 +194,9 @@ def test_it_installs_once_under_the_pins(newcomer):
     (pip,) = newcomer.calls("pip")
     assert "--constraint constraints.txt" in pip
     assert "--editable .[test]" in pip
-    assert newcomer.calls("compileall") == ["compileall -m compileall -qq -j 0 .venv/lib"]
+    (compiled,) = newcomer.calls("compileall")
+    assert compiled.startswith("compileall -m compileall -qq -j 0 ")
+    assert compiled.endswith(" .venv/lib")
     assert "--extra-index-url" not in pip
     assert "Downloading torch.whl (12.5 MB)" in done.stdout
     assert newcomer.types().returncode == 0
