@@ -18,7 +18,11 @@ _TOKENIZER = ("vocab.json", "merges.txt", "tokenizer_config.json", "special_toke
 
 def start_autoencoder(folder: Path, device: torch.device) -> AutoencoderKL:
     """The prior's autoencoder in float32, which is not trained on: latents stay what they were."""
-    autoencoder = _load(AutoencoderKL, folder, "vae")
+    weights = _load(AutoencoderKL, folder, "vae").state_dict()
+    # Made anew: diffusers notes where a model was read from, and would write that place, a path of
+    # this machine, beside the weights.
+    autoencoder = AutoencoderKL.from_config(AutoencoderKL.load_config(folder / "vae"))
+    autoencoder.load_state_dict(weights)
     return autoencoder.to(device).eval().requires_grad_(False)
 
 
