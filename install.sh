@@ -224,6 +224,16 @@ choose_device() { # sets `device`, more options for launch.py
   fi
 }
 
+compile_kernels() { # parts, each in a process of its own; afterwards they are in numba's cache
+  local part
+  compgen -G 'custom/threestudio-headstudio/headstudio/render/__pycache__/*.nbi' >/dev/null && return
+  say "compiling the CPU renderer's kernels, once"
+  for part in "$@"; do # what is wrong, the pictures or a test will say
+    python -m headstudio.app.kernels $part >".venv/kernels$part.log" 2>&1 &
+  done
+  wait
+}
+
 newest_run() { # prints the folder of the run that began after the file $1 was made
   local folder newest=""
   for folder in "$RUNS"/*/; do
@@ -244,14 +254,17 @@ show() { # what it is, files (those that exist)
 }
 
 demo() {
-  local prompt=$1 folder began
+  local prompt=$1 folder began compiling
   case $prompt in
     *[![:space:]]*) ;;
     *) die 'the prompt is empty; give a sentence: ./install.sh demo "an old man with a white beard"' 2 ;;
   esac
   install
   activate
+  compile_kernels training pictures & # or the first step would, one by one
+  compiling=$!
   choose_device
+  wait "$compiling"
   began=.venv/demo-began
   : >"$began"
   # bash before 4.4 takes an empty array for an unset variable.
@@ -270,18 +283,13 @@ demo() {
   show avatar "$folder"/save/*-export/avatar.ply
 }
 
-compile_kernels() { # before two processes would do it at once; afterwards they are in the cache
-  compgen -G 'custom/threestudio-headstudio/headstudio/render/__pycache__/*.nbi' >/dev/null ||
-    python -m tests.fixtures.kernels >.venv/kernels.log 2>&1 || true # what is wrong, a test says
-}
-
 tests() {
   local compiling
   install
   activate
   run ruff check .
   run ruff format --check .
-  compile_kernels & # on a core that mypy leaves idle
+  compile_kernels "" & # on a core that mypy leaves idle, or all processes would at once
   compiling=$!
   run mypy
   wait "$compiling"

@@ -37,7 +37,7 @@ case "$1 ${2:-}" in
     exit "${PIP_STATUS:-0}"
     ;;
   "-m compileall") echo "compileall $*" >>"$CALLS"; exit 1 ;; # not all that is installed is Python
-  "-m tests.fixtures.kernels") echo "kernels" >>"$CALLS"; exit "${KERNELS_STATUS:-0}" ;;
+  "-m headstudio.app.kernels") echo "kernels ${3:-}" >>"$CALLS"; exit "${KERNELS_STATUS:-0}" ;;
   "-m headstudio.app.checkout") echo "$PWD: $*" >>"$CALLS" ;;
   "launch.py "*)
     echo "python $*" >>"$CALLS"
@@ -272,6 +272,19 @@ def test_the_demo_is_the_public_commands(newcomer):
         assert f"{run}/save/{name}\n" in done.stdout
 
 
+def test_the_demo_compiles_kernels_once_and_first(newcomer):
+    done = newcomer.types("demo", KERNELS_STATUS="1")  # training can do without
+    assert done.returncode == 0, done.stderr
+    assert sorted(newcomer.calls("kernels")) == ["kernels pictures", "kernels training"]
+    order = newcomer.log.read_text()
+    assert order.rindex("kernels ") < order.index("python launch.py")
+    cache = newcomer.clone / "custom/threestudio-headstudio/headstudio/render/__pycache__"
+    cache.mkdir(parents=True)
+    (cache / "paint.nbi").touch()
+    assert newcomer.types("demo").returncode == 0
+    assert newcomer.calls("kernels") == []
+
+
 @pytest.mark.parametrize("prompt", ["a woman with blue skin", 'it\'s "$HOME" `x` \\ !', "bald"])
 def test_what_is_echoed_can_be_typed(newcomer, prompt):
     done = newcomer.types("demo", prompt)
@@ -342,7 +355,7 @@ def test_the_tests_come_last_and_take_options(newcomer, kernels):
     assert done.stdout.endswith(f"-m pytest {distributed} tests/app -m not gpu\n")
     assert "$ ruff check .\n" in done.stdout
     assert "$ mypy\n" in done.stdout
-    assert newcomer.calls("kernels") == ["kernels"]
+    assert newcomer.calls("kernels") == ["kernels "]
     cache = newcomer.clone / "custom/threestudio-headstudio/headstudio/render/__pycache__"
     cache.mkdir(parents=True)
     (cache / "paint.nbi").touch()
