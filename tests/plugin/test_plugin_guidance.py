@@ -122,6 +122,10 @@ def test_plain_sds_is_a_key_away(make_guidance, prompt_utils):
         ({"pretrained_model_name_or_path": "load/no_such_prior"}, "no_such_prior"),
         ({"guidance_scal": 7.5}, "guidance_scal"),
         ({"min_step_percent": 0.9, "max_step_percent": 0.1}, "above max_step_percent"),
+        (
+            {"min_step_percent": [40, 0.7, 0.02, 110], "max_step_percent": [0, 0.98, 0.3, 60]},
+            "above max_step_percent, .* at step 40",
+        ),
         ({"compile": True, "cuda_graphs": True}, "choose one"),
         ({"views_at_once": 1, "cuda_graphs": True}, "one encoding at a time"),
     ],

@@ -19,6 +19,7 @@ RICH = [
     "checkpoint.every_n_train_steps=30",
     "system.geometry.density.interval=6",
     "system.geometry.density.max_splats=900",
+    "system.guidance.min_step_percent=[10,0.7,0.02,30]",
     "system.guidance.max_step_percent=[0,0.98,0.3,60]",
     "system.scheduler={name: ExponentialLR, interval: step, args: {gamma: 0.99}}",
     "system.learning_rates={geometry.splats.means: [0, 1.0e-2, 1.0e-3, 60]}",

@@ -12,6 +12,7 @@ import threestudio
 from headstudio.errors import HeadStudioError
 from headstudio.guidance import DiffusionPrior, DistillationConfig, ScoreDistillation
 from headstudio.plugin._common import resolve_asset
+from headstudio.plugin._schedules import first_step_above
 from headstudio.settings import check_all, setting
 from threestudio.models.prompt_processors.base import PromptProcessorOutput
 from threestudio.utils.base import BaseObject
@@ -72,8 +73,10 @@ class FlameControlNetGuidance(BaseObject):
         def conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             """See :func:`headstudio.settings.violations`."""
             low, high = values.get("min_step_percent"), values.get("max_step_percent")
-            if isinstance(low, (int, float)) and isinstance(high, (int, float)) and low > high:
-                yield "min_step_percent", f"is {low}, above max_step_percent, {high}"
+            step = first_step_above(low, high)
+            if step is not None:
+                when = f" at step {step}" if step else ""
+                yield "min_step_percent", f"is {low}, above max_step_percent, {high}{when}"
             if values.get("cuda_graphs"):
                 if values.get("compile"):
                     yield "cuda_graphs", "is another way to run what compile compiles; choose one"
