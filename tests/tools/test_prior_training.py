@@ -131,6 +131,9 @@ def test_a_finished_prior_is_trained_on(trained: Path, tmp_path: Path) -> None:
         before, after = (load_file(f / part / file) for f in (start, tmp_path / "out"))
         assert before.keys() == after.keys()
         assert all(torch.equal(before[k], after[k]) for k in before), part
+    # Equal altogether: without the place that it was read from, a path of this machine.
+    before, after = ((f / "vae/config.json").read_text() for f in (start, tmp_path / "out"))
+    assert before == after
     for name in ("vocab.json", "merges.txt"):
         assert (tmp_path / "out/tokenizer" / name).read_bytes() == (
             start / "tokenizer" / name
