@@ -6,6 +6,7 @@ KiB (and at least one second), or more memory than ten times the file and `ALLOW
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import os
@@ -74,6 +75,9 @@ class Statistics:
 def attempt(target: Target, data: bytes, folder: Path) -> Outcome:
     """Read a file of these bytes, as the only one in a folder."""
     path = target.place(folder, data)
+    # Garbage of others, collected meanwhile, would be taken off what this file needs.
+    collecting = gc.isenabled()
+    gc.disable()
     before = _resident()
     _reset_peak()
     start, wall = time.process_time(), time.perf_counter() - _queued()
@@ -94,6 +98,8 @@ def attempt(target: Target, data: bytes, folder: Path) -> Outcome:
         trace = traceback.format_exc()
     seconds, wall = time.process_time() - start, time.perf_counter() - _queued() - wall
     memory = max(0, _peak() - before)
+    if collecting:
+        gc.enable()
     kib = max(1.0, len(data) / 1024)
     # The processor's time: what a busy machine adds is no file's fault. Waiting is, if it is long.
     if not finding and max(seconds, wall / 10) > SECONDS_PER_KIB * kib:
@@ -101,6 +107,12 @@ def attempt(target: Target, data: bytes, folder: Path) -> Outcome:
     if not finding and memory > 10 * len(data) + ALLOWANCE:
         finding = "too much memory"
     return Outcome(len(data), seconds, memory, refused, finding, trace)
+
+
+def warm_up(target: Target, folder: Path) -> None:
+    """Let a reader import what it needs: what a first call takes is no file's fault."""
+    target.own_errors()
+    attempt(target, target.files()[0].read_bytes(), folder)
 
 
 def _resident() -> int:
@@ -139,8 +151,7 @@ def replay(target: Target, seconds: float, seed: int, folder: Path) -> tuple[Sta
     quiet()
     statistics, traces = Statistics(target.name), []
     files = [file.read_bytes() for file in target.files()]
-    target.own_errors()
-    attempt(target, files[0], folder)  # whatever a first call imports is no file's fault
+    warm_up(target, folder)
     for data in files:
         outcome = attempt(target, data, folder)
         if statistics.add(outcome):
@@ -181,9 +192,7 @@ def main(name: str) -> None:
         atheris.instrument_imports(include=included, enable_loader_override=False),
         tempfile.TemporaryDirectory() as once,
     ):
-        # Some readers import what they need when they are called.
-        target.own_errors()
-        attempt(target, target.files()[0].read_bytes(), Path(once))
+        warm_up(target, Path(once))
     base = Path("/dev/shm") if Path("/dev/shm").is_dir() else None
     folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-", dir=base))
     grown = folder / "corpus"
@@ -193,8 +202,7 @@ def main(name: str) -> None:
     (folder / "place").mkdir()
     statistics = Statistics(name)
     last = [0.0]
-    target.own_errors()
-    attempt(target, target.files()[0].read_bytes(), folder / "place")
+    warm_up(target, folder / "place")
 
     def one(data: bytes) -> None:
         outcome = attempt(target, data, folder / "place")

@@ -5,11 +5,13 @@ The long runs are ``python fuzz/run_all.py``; this needs no atheris.
 
 from __future__ import annotations
 
+import gc
 import logging
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,7 @@ FUZZ = REPOSITORY / "fuzz"
 sys.path.insert(0, str(FUZZ))
 
 import harness  # noqa: E402
-from targets import TARGETS  # noqa: E402
+from targets import TARGETS, Target  # noqa: E402
 
 SECONDS = 0.3
 
@@ -41,6 +43,7 @@ def test_random_changes(name: str, tmp_path: Path) -> None:
 def test_seeds_are_good_files(name: str, tmp_path: Path) -> None:
     """Otherwise the fuzzer never gets past the first check."""
     target = TARGETS[name]
+    harness.warm_up(target, tmp_path)
     seeds = sorted((FUZZ / "corpus" / name).iterdir())
     outcomes = [harness.attempt(target, seed.read_bytes(), tmp_path) for seed in seeds]
     if name == "prior_index":
@@ -55,6 +58,7 @@ def test_enough_changes_get_past_the_container(name: str, tmp_path: Path) -> Non
 
     harness.quiet()
     target, rng = TARGETS[name], Random(5)
+    harness.warm_up(target, tmp_path)
     seeds = [seed.read_bytes() for seed in sorted((FUZZ / "corpus" / name).iterdir())]
     good = [seed for seed in seeds if not harness.attempt(target, seed, tmp_path).refused]
     count = 30 if name == "config_yaml" else 200
@@ -98,15 +102,13 @@ def test_every_reader_has_its_fuzzer() -> None:
     assert {path.name for path in (FUZZ / "corpus").iterdir()} == set(TARGETS)
 
 
-def test_a_broken_reader_is_found(tmp_path: Path) -> None:
-    """What the harness is there for: other errors, time and memory."""
-    from dataclasses import replace
-
+def _broken_reader() -> Target:
     class Broken(type(TARGETS["camera_path"])):  # type: ignore[misc]
         def read(self, path: Path) -> object:
             content = path.read_bytes()
             if content == b"memory":
-                return b"x" * (100 << 20)
+                list(map(list, [[]] * 10_000))  # enough containers to begin a collection
+                return b"x" * (200 << 20)
             if content == b"slow":
                 end = time.process_time() + 1.1
                 while time.process_time() < end:
@@ -115,10 +117,29 @@ def test_a_broken_reader_is_found(tmp_path: Path) -> None:
             raise KeyError(content)
 
     plain = TARGETS["camera_path"]
-    broken = Broken(**{f: getattr(replace(plain), f) for f in plain.__dataclass_fields__})
+    return Broken(**{name: getattr(plain, name) for name in plain.__dataclass_fields__})
+
+
+def test_a_broken_reader_is_found(tmp_path: Path) -> None:
+    """What the harness is there for: other errors, time and memory."""
+    broken = _broken_reader()
     found = [harness.attempt(broken, data, tmp_path).finding for data in (b"memory", b"slow", b"x")]
     assert found[:2] == ["too much memory", "too slow"]
     assert found[2].startswith("KeyError")
+
+
+def test_garbage_of_others_does_not_hide_what_a_file_takes(tmp_path: Path) -> None:
+    import numpy as np
+
+    class Node:
+        """Points to itself, so that only a collection frees it."""
+
+    node: Any = Node()
+    node.itself, node.array = node, np.ones(400 << 17)
+    del node
+    outcome = harness.attempt(_broken_reader(), b"memory", tmp_path)
+    assert gc.isenabled()
+    assert outcome.finding == "too much memory"
 
 
 def test_changes_follow_from_the_seed() -> None:
