@@ -16,6 +16,7 @@ from headstudio.characters import (
     attribute_classes,
     attribute_names,
     caption,
+    caption_and_content,
     sample_character,
 )
 from headstudio.errors import HeadStudioError
@@ -34,10 +35,16 @@ def test_same_seed_same_characters_and_captions() -> None:
     assert speak[0] == speak[1]
 
 
-def test_every_option_is_drawn() -> None:
+def test_every_option_is_drawn_that_the_prior_knows() -> None:
     people = _sample(6000)
-    for attribute, table in ATTRIBUTES.items():
-        assert {getattr(c, attribute) for c in people} == {o.name for o in table}, attribute
+    drawn = {key: {getattr(c, key) for c in people} for key in ATTRIBUTES}
+    unknown = {
+        (key, o.name)
+        for key, table in ATTRIBUTES.items()
+        for o in table
+        if o.name not in drawn[key]
+    }
+    assert unknown == {("lips", "none")}
 
 
 def test_colours_are_drawn_independently_of_each_other() -> None:
@@ -126,6 +133,16 @@ def test_captions_do_not_mention_what_is_not_there(
             continue
         plain = replace(character, **{attribute: value})
         assert not re.search(pattern, caption(plain, rng)), plain
+
+
+def test_a_missing_mouth_is_said_and_has_no_lips() -> None:
+    rng = np.random.default_rng(4)
+    told = [
+        caption_and_content(replace(c, lips="none", archetype="person"), rng) for c in _sample(200)
+    ]
+    assert np.mean(["no mouth" in one.text for one in told]) > 0.9
+    assert not any(re.search(r"\blips\b|lipstick", one.text) for one in told)
+    assert not any("lips" in one.colors for one in told)
 
 
 def test_unusual_colours_are_nearly_always_said() -> None:

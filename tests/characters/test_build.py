@@ -96,6 +96,20 @@ def test_lips_have_the_colour_of_their_name(
     assert nearest == lips
 
 
+def test_where_there_is_no_mouth_the_skin_is_smooth_even_when_the_jaw_opens(
+    head: HeadModel, studio: CharacterStudio
+) -> None:
+    character = replace(PLAIN, lips="none", skin="grey")
+    jaw = torch.tensor([[0.3, 0.0, 0.0]])
+    seen = {}
+    for mouth, one in {"none": character, "plain": replace(character, lips="natural")}.items():
+        picture, _, vertices, cameras = _picture(head, studio, one, jaw_pose=jaw)
+        inside = _at_landmark(head, vertices, cameras, picture, 13, 14)
+        seen[mouth] = (inside - _at_landmark(head, vertices, cameras, picture, 61, 33)).abs().max()
+    assert seen["none"] < 0.06
+    assert seen["plain"] > 0.2
+
+
 def test_hair_colour_is_seen_from_behind(head: HeadModel, studio: CharacterStudio) -> None:
     for style in ("short", "long", "afro"):
         seen = []

@@ -12,6 +12,7 @@ from torch import Tensor
 from headstudio.evaluation.coverage import floaters, holes
 from headstudio.evaluation.score import FLOATER_RADIUS, colours, face, score, talk_correlation
 from headstudio.evaluation.stage import Figure, Stage, bench_poses, world_of
+from headstudio.evaluation.summary import summarise
 from headstudio.evaluation.truth import Truth, show_truth
 from headstudio.flame import FlameParams
 from headstudio.splats import Splats, triangle_frames, unpose
@@ -194,6 +195,25 @@ def test_lids_that_cannot_be_told_from_eyes_are_not_judged(studio, stage, charac
     hidden = replace(character, glasses="sunglasses")
     blind = show_truth(hidden, {}, studio, stage)
     assert face(blind.figure, blind, stage)["lids"]["ratio"] is None
+
+
+def test_a_character_without_a_mouth_has_holes_but_no_opening(
+    studio, stage, character, talk, perceptual
+):
+    """An avatar that has a mouth there is no nearer to it for opening it."""
+    mouthless = replace(character, lips="none")
+    truth = show_truth(mouthless, {"skin": "tan"}, studio, stage)
+    for gone in ("lips", "mouth", "teeth", "tongue"):
+        assert truth.region(gone).sum() == 0
+    with_mouth = Figure.of_character(character, studio)
+    figures = score(with_mouth, truth, {"skin": "tan"}, stage, talk, perceptual).figures
+    assert figures["mouth"]["ratio"] is None
+    assert figures["talk"] == {"ours": None, "truth": None}
+    assert figures["colours"]["skin"]["right"]
+    assert figures["lids"]["ratio"] == pytest.approx(1, abs=0.1)
+    row = summarise([{"figures": figures, "kind": "mouthless"}])
+    assert (row["mouth"], row["talk"]) == (None, None)
+    assert row["holes"] == 0
 
 
 def test_a_region_that_cannot_be_seen_is_not_measured(studio, stage, character):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import yaml
 
-from headstudio.characters import ATTRIBUTES, option, sample_character
+from headstudio.characters import ATTRIBUTES, has_mouth, option, sample_character
 from headstudio.errors import HeadStudioError
 from headstudio.evaluation.regions import COLOUR_OF, named_options
 from headstudio.evaluation.suite import FIRST_HELD_OUT_SEED, KINDS, choose, load_suite
@@ -21,12 +21,13 @@ def suite():
     return load_suite(SUITE)
 
 
-def test_there_are_24_of_all_kinds(suite):
-    assert len(suite) == 24
+def test_there_are_26_of_all_kinds(suite):
+    assert len(suite) == 26
+    assert sum(not has_mouth(prompt.character) for prompt in suite) == 2
     assert {prompt.kind for prompt in suite} == set(KINDS)
     assert sum(len(prompt.named) for prompt in suite) >= 50
     assert {region for prompt in suite for region in prompt.named} == set(COLOUR_OF)
-    assert len({prompt.character.seed for prompt in suite}) == 24
+    assert len({prompt.character.seed for prompt in suite}) == 26
 
 
 def test_a_sentence_names_exactly_the_colours_that_are_asked_for(suite):
@@ -58,7 +59,7 @@ def test_choosing(suite):
     assert choose(suite, []) == suite
     assert choose(suite, ["1"]) == suite[:1]
     four = choose(suite, ["4"])
-    assert [suite.index(prompt) for prompt in four] == [0, 6, 12, 18]  # spread over the kinds
+    assert [suite.index(prompt) for prompt in four] == [0, 6, 13, 19]  # spread over the kinds
     assert choose(suite, ["100"]) == suite
     assert [p.id for p in choose(suite, ["witch", "king", "witch"])] == ["witch", "king"]
     with pytest.raises(HeadStudioError, match="did you mean 'witch'"):

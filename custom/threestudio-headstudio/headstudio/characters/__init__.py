@@ -15,6 +15,7 @@ from headstudio.characters.attributes import (
     Option,
     attribute_classes,
     attribute_names,
+    has_mouth,
     option,
 )
 from headstudio.characters.build import (
@@ -46,6 +47,7 @@ __all__ = [
     "caption",
     "caption_and_content",
     "character_shape",
+    "has_mouth",
     "option",
     "random_poses",
     "sample_character",

@@ -115,6 +115,8 @@ LIPS = (
     Option("white", ("white",), (0.96, 0.96, 0.96), 0.0, 0.4),
     Option("orange", ("orange",), (0.96, 0.45, 0.06), 0.0, 0.4),
     Option("golden", ("golden", "gold"), (0.86, 0.64, 0.12), 0.0, 0.4),
+    # Smooth skin instead of a mouth. Never drawn: the bundled prior was trained without it.
+    Option("none", ("no mouth", "no mouth at all"), None, 0.0, 0.0),
 )
 
 EYES = (
@@ -263,6 +265,11 @@ def attribute_classes(character: Character) -> dict[str, int]:
 def attribute_names() -> dict[str, list[str]]:
     """Names of every attribute's classes, in the order of their index."""
     return {key: [o.name for o in table] for key, table in ATTRIBUTES.items()}
+
+
+def has_mouth(character: Character) -> bool:
+    """Whether there are lips and what lies behind them, or smooth skin."""
+    return character.lips != "none"
 
 
 def is_unusual(character: Character, attribute: str) -> bool:

@@ -12,7 +12,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from headstudio.characters.attributes import Character, Option, is_unusual, option
+from headstudio.characters.attributes import (
+    Character,
+    Option,
+    has_mouth,
+    is_unusual,
+    option,
+)
 from headstudio.errors import HeadStudioError
 
 VIEWS = ("front", "side", "back", "overhead")
@@ -136,6 +142,9 @@ def _skin(character: Character, rng: np.random.Generator, phrases: _Phrases) -> 
 
 def _lips(character: Character, rng: np.random.Generator, phrases: _Phrases) -> None:
     word = _pick(rng, option("lips", character.lips).words)
+    if not has_mouth(character):
+        phrases.having.append(word)
+        return
     if rng.random() < 0.2:
         phrases.wearing.append(f"{word} lipstick")
     else:

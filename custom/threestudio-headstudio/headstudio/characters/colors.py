@@ -11,6 +11,7 @@ from torch import Tensor
 from headstudio.characters.attributes import (
     BEARDS,
     Character,
+    has_mouth,
     option,
     option_index,
 )
@@ -23,6 +24,7 @@ _SCLERA = (0.95, 0.94, 0.93)
 _TEETH = (0.96, 0.95, 0.90)
 _TONGUE = (0.50, 0.17, 0.18)
 _MOUTH = (0.15, 0.03, 0.04)
+_SMOOTH_LIGHT = 1.0  # on skin where a mouth would be, that of the cheeks
 _BROWLESS = ("robot", "alien", "skeleton")  # archetypes
 
 
@@ -74,16 +76,25 @@ def paint_surface(studio: CharacterStudio, characters: list[Character]) -> Tenso
     browed = _flag([has_brows(c) for c in characters], device)
     strength = _flag([0.45 if c.gender == "woman" else 0.6 for c in characters], device)
     color = _over(color, brow * 0.85, mask["brows"] * browed * strength)
-    color = _lips(characters, color, skin, mask, device)
+    mouthed = _flag([has_mouth(c) for c in characters], device)
+    color = _lips(characters, color, skin, mask, mouthed)
     color = color * (1 - 0.75 * mask["lid_line"] * (1 - 0.3 * skin.mean(-1, keepdim=True)))
     color = _eyes(characters, color, mask, device)
     for name, rgb in (("teeth", _TEETH), ("tongue", _TONGUE), ("mouth", _MOUTH)):
-        color = _over(color, color.new_tensor(rgb), mask[name])
+        color = _over(color, color.new_tensor(rgb) * mouthed + skin * (1 - mouthed), mask[name])
+    return (color * _light(studio, skin, mouthed, mask)).clamp(0, 1)
+
+
+def _light(
+    studio: CharacterStudio, skin: Tensor, mouthed: Tensor, mask: dict[str, Tensor]
+) -> Tensor:
+    # Where there is no mouth, neither do lips cast a shadow nor is it dark within.
+    smooth = torch.maximum(mask["around_mouth"], 1 - mask["skin"]) * (1 - mask["eye_white"])
     light = studio.light[None, :, None]
+    light = light + (_SMOOTH_LIGHT - light) * (1 - mouthed) * smooth
     # On dark colours the same light looks flat, on light ones harsh: bend it a little.
-    light = light ** (1.25 - 0.45 * skin.mean(-1, keepdim=True))
-    lit = torch.where(mask["skin"] > 0.5, light, studio.light[None, :, None])
-    return (color * lit).clamp(0, 1)
+    bent = light ** (1.25 - 0.45 * skin.mean(-1, keepdim=True))
+    return torch.where(mask["skin"] > 0.5, bent, light)
 
 
 def _skin(
@@ -139,16 +150,18 @@ def _lips(
     color: Tensor,
     skin: Tensor,
     mask: dict[str, Tensor],
-    device: torch.device,
+    mouthed: Tensor,
 ) -> Tensor:
+    device = color.device
     natural = _flag([c.lips == "natural" for c in characters], device)
     plain = _flag([c.archetype in ("robot", "statue", "skeleton") for c in characters], device)
     own = skin * skin.new_tensor([0.92, 0.66, 0.66])
     own = own + (skin * 0.88 - own) * plain
     lips = own * natural + _rgb(characters, "lips", device)[:, None] * (1 - natural)
     hidden = _flag([c.paint == "skull" and c.lips == "natural" for c in characters], device)
-    color = _over(color, lips, mask["lips"] * (1 - hidden) * (0.85 + 0.15 * (1 - natural)))
-    return color * (1 - 0.55 * mask["mouth_line"])
+    shown = mouthed * (1 - hidden) * (0.85 + 0.15 * (1 - natural))
+    color = _over(color, lips, mask["lips"] * shown)
+    return color * (1 - 0.55 * mouthed * mask["mouth_line"])
 
 
 def _eyes(

@@ -185,6 +185,7 @@ def _masks(
     masks["mouth_line"] = (
         smoothstep(0.0016 * u, 0.0004 * u, anatomy.mouth_line_distance(points)) * masks["lips"]
     )
+    masks["around_mouth"] = smoothstep(-0.014 * u, -0.002 * u, lips)
     masks["brows"] = smoothstep(0.0004 * u, 0.0030 * u, anatomy.brow_distance(points))
     masks["brows"] *= ~anatomy.lid_faces[face]  # else it would come down with the lid
     masks["scalp"] = anatomy.scalp(points, ears)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from headstudio.characters import ATTRIBUTES, Character, CharacterStudio, option
+from headstudio.characters import ATTRIBUTES, Character, CharacterStudio, has_mouth, option
 from headstudio.errors import HeadStudioError
 
 #: The attribute that colours a region.
@@ -27,8 +27,9 @@ COLOUR_OF = {
     "brows": "brow_color",
     "beard": "beard_color",
 }
+_EYE_PARTS = ("eye_white", "pupil")
 #: Parts whose colour no word decides, as CharacterStudio.masks names them.
-PARTS = ("eye_white", "pupil", "mouth", "teeth", "tongue")
+PARTS = (*_EYE_PARTS, "mouth", "teeth", "tongue")
 LABELS = ("other", *COLOUR_OF, *PARTS)
 
 # Two options whose colours differ much and that mean nothing else ("white" eyes have no pupils).
@@ -54,34 +55,40 @@ def label_splats(studio: CharacterStudio, character: Character) -> Tensor:
 
     N counts the splats that the character uses, as ``SplatBatch.splats`` leaves them.
     """
-    probed = [
-        recoloured(character, region, name) for region, names in _PROBES.items() for name in names
-    ]
-    batch = studio.build(probed)
-    # [regions, N]: the change of colour along the difference of the two options.
-    pairs = batch.rgb.unflatten(0, (-1, 2))
-    change = pairs[:, 1] - pairs[:, 0]
-    expected = torch.stack(
-        [_rgb(region, two) - _rgb(region, one) for region, (one, two) in _PROBES.items()]
-    ).to(change)
-    response = (change * expected[:, None]).sum(-1) / (expected**2).sum(-1, keepdim=True)
-
-    labels = torch.zeros(response.shape[1], dtype=torch.int64, device=response.device)
-    names = list(_PROBES)
+    mouth = has_mouth(character)
+    regions = [region for region in COLOUR_OF if mouth or region != "lips"]
+    response, used = _responses(studio, character, regions)
     strongest, which = response.max(0)
-    numbers = torch.tensor([label(name) for name in names], device=labels.device)
-    labels = torch.where(strongest >= _RESPONSE, numbers[which], labels)
-    # Natural lips follow the skin, and are lips all the same.
-    lips = response[names.index("lips")] >= _RESPONSE
-    labels[lips] = label("lips")
+    numbers = torch.tensor([label(name) for name in regions], device=which.device)
+    labels = torch.where(strongest >= _RESPONSE, numbers[which], torch.zeros_like(which))
+    if mouth:  # natural lips follow the skin, and are lips all the same
+        labels[response[regions.index("lips")] >= _RESPONSE] = label("lips")
 
     surface = len(studio.masks["skin"])  # the surface's splats come first
-    for part in PARTS:  # the pupil after the white it lies on
+    # Without a mouth, what lies within is skin too.
+    for part in PARTS if mouth else _EYE_PARTS:
         inside = studio.masks[part] > 0.5
         if part == "eye_white":
             inside = inside & (studio.masks["iris"] < 0.1)
         labels[:surface][inside] = label(part)
-    return labels[batch.opacities[0] > 0]
+    return labels[used]
+
+
+def _responses(
+    studio: CharacterStudio, character: Character, regions: list[str]
+) -> tuple[Tensor, Tensor]:
+    """How far each splat's colour changes along the difference of two options of each region's
+    attribute, ``[regions, N]``, 1 for all of it; and which splats the character uses, bool ``[N]``.
+    """
+    probed = [recoloured(character, region, name) for region in regions for name in _PROBES[region]]
+    batch = studio.build(probed)
+    pairs = batch.rgb.unflatten(0, (-1, 2))
+    change = pairs[:, 1] - pairs[:, 0]
+    expected = torch.stack([_rgb(r, _PROBES[r][1]) - _rgb(r, _PROBES[r][0]) for r in regions]).to(
+        change
+    )
+    response = (change * expected[:, None]).sum(-1) / (expected**2).sum(-1, keepdim=True)
+    return response, batch.opacities[0] > 0
 
 
 def _rgb(region: str, name: str) -> Tensor:

@@ -171,16 +171,19 @@ def _ratio(moved: dict[str, float]) -> dict[str, float | None]:
     return {**moved, "ratio": moved["ours"] / moved["truth"] if visible else None}
 
 
-def _of_truth(truth: Truth, stage: Stage, talk: Motion) -> float:
+def _of_truth(truth: Truth, stage: Stage, talk: Motion) -> float | None:
     """The ground truth's own correlation, worked out once: what colours can tell at best."""
     if truth.talk is None:
         truth.talk = talk_correlation(truth.figure, truth, stage, talk)
     return truth.talk
 
 
-def talk_correlation(figure: Figure, truth: Truth, stage: Stage, talk: Motion) -> float:
+def talk_correlation(figure: Figure, truth: Truth, stage: Stage, talk: Motion) -> float | None:
     """Pearson's correlation of the visible opening of the mouth with the driven one, over
-    frames of a motion; the first picture is at rest and does not count."""
+    frames of a motion; the first picture is at rest and does not count. None if the ground truth
+    shows nothing through its lips."""
+    if len(truth.interior.mouth) == 0:
+        return None
     frames = for_head(talk, figure.head).params
     step = max(1, len(frames) // TALK_FRAMES)
     rest = FlameParams.zeros(1, figure.head.n_shape, figure.head.n_expression)

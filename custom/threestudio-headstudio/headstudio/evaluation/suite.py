@@ -18,7 +18,7 @@ from headstudio.nearest import did_you_mean
 
 #: Characters that are sampled for training have seeds below this; those held out, from it on.
 FIRST_HELD_OUT_SEED = 2**31
-KINDS = ("human", "fantasy", "archetype", "covered")
+KINDS = ("human", "fantasy", "archetype", "covered", "mouthless")
 _KEYS = {"id", "kind", "prompt", "named", "character"}
 _MAX_BYTES = 1 << 20
 _MAX_DEPTH = 64
