@@ -98,7 +98,7 @@ class Newcomer:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=200,
         )
 
     def calls(self, word: str) -> list[str]:

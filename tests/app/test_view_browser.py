@@ -49,7 +49,7 @@ FLAGS = [
 # wants to know the size in three. Nothing depends on it.
 KNOWN_ERROR = "THREE.BufferGeometry.computeBoundingSphere(): Computed radius is NaN"
 SKIN, LIPS, BLUE = (0.2, 0.7, 0.3), (0.9, 0.1, 0.1), (0.1, 0.2, 0.9)
-SECONDS = 20.0
+SECONDS = 60.0
 
 
 @dataclass
@@ -140,7 +140,7 @@ def address(avatars: Path) -> Iterator[str]:
         assert match, first + process.stdout.read()
         yield match[0]
         process.send_signal(signal.SIGINT)
-        rest, _ = process.communicate(timeout=20)
+        rest, _ = process.communicate(timeout=60)
         assert process.returncode == 0
         assert rest == ""
     finally:

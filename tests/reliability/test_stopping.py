@@ -148,7 +148,7 @@ def test_a_process_ends_with_the_signals_status(toy: Callable[..., int]) -> None
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        said = process.communicate(timeout=60)[0]
+        said = process.communicate(timeout=120)[0]
     finally:
         process.kill()
     assert process.returncode == 128 + signal.SIGTERM, said

@@ -94,13 +94,13 @@ def test_last_call_completes_the_phase(tmp_path: Path) -> None:
 
     settings = tiny(checkpoint_minutes=0.0)  # after every step
     stopped = opened(run_in(tmp_path, settings))
-    stopped.run.deadline = time.monotonic() + 0.1
+    stopped.run.deadline = time.monotonic() + 0.3
     assert sum(1 for _ in stopped) > 0
     assert not stopped.done
 
     last = opened(run_in(tmp_path, settings))
     last.resume(0)
-    last.run.deadline = time.monotonic() + 0.3
+    last.run.deadline = time.monotonic() + 1.0
     last.end_by(last.run.deadline)
     assert sum(1 for _ in last) > 0
     assert last.progress.fraction(last.phase) < 1.0
