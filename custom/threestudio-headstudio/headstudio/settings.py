@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,18 +85,15 @@ class Valid:
         return next((text for text in map(self._number, numbers) if text), None)
 
     def _schedule(self, value: Any) -> str | None:
-        points = list(value) if isinstance(value, (list, tuple)) else []
-        points = [0, *points] if len(points) == 3 else points
-        numbers = [n for n in points if isinstance(n, (int, float)) and not isinstance(n, bool)]
-        if len(points) < 4 or len(points) % 2 or len(numbers) != len(points):
+        bends = schedule_bends(value)
+        if bends is None:
             return (
                 f"is {shown(value)}; expected a number{self.expected()} or a schedule "
                 "[start_step, start, end, end_step]"
             )
-        steps = [points[0], *points[3::2]]
+        steps, values = bends
         if any(later <= earlier for earlier, later in itertools.pairwise(steps)):
             return f"is {shown(value)}; the steps of a schedule have to grow"
-        values = [points[1], *points[2::2]]
         return next((text for text in map(self._number, values) if text), None)
 
     @property
@@ -176,6 +173,17 @@ def check_all(config: Any, where: str, kind: Any = None) -> None:
     problems = [f"{where}.{name} {text}" for name, text in violations(kind, values)]
     if problems:
         raise HeadStudioError("\n".join(problems))
+
+
+def schedule_bends(value: Any) -> tuple[list[float], list[float]] | None:
+    """Steps and values of a schedule ``[start_step, start, end, end_step, end, end_step, ...]``,
+    whose ``start_step`` may be left out of three numbers; None if it is none."""
+    points = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
+    points = [0, *points] if len(points) == 3 else points
+    numbers = [n for n in points if isinstance(n, (int, float)) and not isinstance(n, bool)]
+    if len(points) < 4 or len(points) % 2 or len(numbers) != len(points):
+        return None
+    return [points[0], *points[3::2]], [points[1], *points[2::2]]
 
 
 def plain(value: Any) -> Any:
