@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 
 import torch
+from torch import Tensor
 
 from headstudio.animation import FastPlayer
 from headstudio.app.player import DEFAULT_HEAD, Player
@@ -26,9 +27,7 @@ def draw_for_training(head: HeadModel, cameras: Cameras) -> None:
     """Splats with gradients, and which landmarks a mesh hides."""
     vertices = head.world_frame(1.5).to_world(head.neutral())
     means = vertices[None, :50].clone().requires_grad_()
-    quats = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(1, 50, 4)
-    scales, opacities = torch.full((1, 50, 3), 0.05), torch.full((50,), 0.5)
-    render(means, quats, scales, opacities, torch.ones(50, 3), cameras).rgb.sum().backward()
+    render(means, *_round_splats(50), cameras).rgb.sum().backward()
     point_visibility(vertices[None, :8], vertices[None], head.faces, cameras)
 
 
@@ -39,9 +38,14 @@ def draw_pictures(head: HeadModel, cameras: Cameras) -> None:
     splats = initialise_uniform(vertices, head.faces, 100, torch.Generator().manual_seed(0))
     player = Player.of(Avatar(splats, torch.zeros(1), "", 1.5), head)
     FastPlayer(player.avatar, head).render(FlameParams.zeros(1), cameras)
-    quats = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(1, 50, 4)
-    scales, opacities = torch.full((1, 50, 3), 0.05), torch.full((50,), 0.5)
-    render(vertices[None, :50], quats, scales, opacities, torch.ones(50, 3), cameras)
+    render(vertices[None, :50], *_round_splats(50), cameras)
+
+
+def _round_splats(count: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Quaternions, scales, opacities and colours."""
+    quats = torch.tensor([1.0, 0.0, 0.0, 0.0]).expand(1, count, 4)
+    scales, opacities = torch.full((1, count, 3), 0.05), torch.full((count,), 0.5)
+    return quats, scales, opacities, torch.ones(count, 3)
 
 
 PARTS = {"training": draw_for_training, "pictures": draw_pictures}

@@ -22,7 +22,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from headstudio.characters import BACKGROUND, CharacterStudio
+from headstudio.characters import BACKGROUND, Character, CharacterStudio
 from headstudio.characters.anatomy import LIPS_INNER, LIPS_OUTER, SIDES
 from headstudio.errors import HeadStudioError
 from headstudio.evaluation.captions import Described, control_of, describe
@@ -80,18 +80,16 @@ def show_view(
         control: its control image ``[H, W, 3]`` and the weight of that.
         studio: of the head.
     """
-    character, cameras = described.character, described.cameras
-    figure = Figure.of_character(character, studio)
-    vertices = figure.vertices(described.params)
-    hot = one_hot(label_splats(studio, character))
-    out = figure.render(vertices, cameras, BACKGROUND, features=hot)
-    assert out.features is not None
-    labels = label_pixels(out.features[0], out.alpha[0]).cpu()  # [1, H, W]
+    character = described.character
+    shown = _shown(character, described, studio)
+    labels = shown.labels
     if "hair" in described.named and not described.hair_style_told:
-        labels[(labels == label("hair")) & ~_scalp(described, studio)] = label("other")
+        # Where there would be hair however it is worn, but for shaved sides.
+        cropped = _shown(replace(character, hair_style="buzz cut"), described, studio)
+        labels[(labels == label("hair")) & (cropped.labels != label("hair"))] = label("other")
     view = View(
         described=described,
-        rgb=out.rgb[0, 0].cpu(),
+        rgb=shown.rgb,
         control=control[0].cpu(),
         control_weight=float(control[1]),
         labels=labels[0],
@@ -101,34 +99,44 @@ def show_view(
         mask = labels == label(region)
         if int(mask.sum()) >= MIN_PIXELS:
             view.palettes[region] = palette(
-                character, region, mask, studio, vertices, cameras, BACKGROUND
+                character, region, mask, studio, shown.vertices, described.cameras, BACKGROUND
             )
     if described.view == "front" and view.control_weight > 0:
-        _find_openings(view, figure, vertices, hot)
+        _find_openings(view, shown)
     return view
 
 
-def _scalp(described: Described, studio: CharacterStudio) -> Tensor:
-    """Where there would be hair however it is worn, but for shaved sides: pixels ``[1, H, W]`` that
-    the closest crop covers."""
-    cropped = replace(described.character, hair_style="buzz cut")
-    figure = Figure.of_character(cropped, studio)
-    hot = one_hot(label_splats(studio, cropped))
+@dataclass
+class _Shown:
+    """A character in a described pose, seen by the described camera."""
+
+    figure: Figure
+    vertices: Tensor  # [1, V, 3] in the world
+    hot: Tensor  # [N, len(LABELS)], the labels of its splats
+    rgb: Tensor  # [H, W, 3]
+    labels: Tensor  # [1, H, W]
+
+
+def _shown(character: Character, described: Described, studio: CharacterStudio) -> _Shown:
+    figure = Figure.of_character(character, studio)
     vertices = figure.vertices(described.params)
+    hot = one_hot(label_splats(studio, character))
     out = figure.render(vertices, described.cameras, BACKGROUND, features=hot)
     assert out.features is not None
-    return label_pixels(out.features[0], out.alpha[0]).cpu() == label("hair")
+    labels = label_pixels(out.features[0], out.alpha[0]).cpu()
+    return _Shown(figure, vertices, hot, out.rgb[0, 0].cpu(), labels)
 
 
-def _find_openings(view: View, figure: Figure, vertices: Tensor, hot: Tensor) -> None:
+def _find_openings(view: View, shown: _Shown) -> None:
     """Where the view's mouth and eyes are, how far they are driven open, what shows through.
 
     What is not wholly in the picture is not judged.
     """
-    described, head, size = view.described, figure.head, len(view.rgb)
+    described, figure, head = view.described, shown.figure, shown.figure.head
+    size = len(view.rgb)
     params = described.params
     awake = params.replace(expression=torch.zeros_like(params.expression))
-    posed = landmark_pixels(head, vertices, described.cameras)
+    posed = landmark_pixels(head, shown.vertices, described.cameras)
     at_rest = landmark_pixels(head, figure.vertices(awake), described.cameras)
     lips = outline(posed, LIPS_OUTER, 0)
     if _within(lips, size):
@@ -140,8 +148,8 @@ def _find_openings(view: View, figure: Figure, vertices: Tensor, hot: Tensor) ->
     if rims:
         whole = sum(area(rest) for rest, _ in rims)
         view.driven["lids"] = sum(area(now) for _, now in rims) / max(whole, 1.0)
-    stage = Stage(size=size)
-    view.interior = interior_colours(figure, figure.vertices(bench_poses(head)), hot, stage)
+    poses = figure.vertices(bench_poses(head))
+    view.interior = interior_colours(figure, poses, shown.hot, Stage(size=size))
 
 
 def _within(polygon: Tensor, size: int) -> bool:
