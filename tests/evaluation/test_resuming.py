@@ -117,6 +117,21 @@ def test_what_is_finished_is_not_done_again_and_what_is_not_is(bench, prompt):
     assert not (bench.folder / "avatars/one-s1.ply").exists()
 
 
+def test_an_avatar_of_a_character_without_a_mouth_is_told_and_tabled(
+    bench, character, studio, monkeypatch
+):
+    mouthless = replace(character, lips="none")
+    truth = show_truth(mouthless, ["skin"], studio, STAGE)
+    monkeypatch.setattr(Bench, "_truth", lambda self, prompt: truth)
+    said: list[str] = []
+    prompt = Prompt("none", "mouthless", "no mouth", {"skin": "tan"}, mouthless)
+    report = bench.run([Job(prompt, 0)], say=said.append)
+    assert said[-1].startswith("none-s0: 1 of 1 colours right, PSNR")
+    assert "talk" not in said[-1]
+    assert report["summary"]["talk"] is None
+    assert "–" in (bench.folder / "table.md").read_text()
+
+
 def test_a_failed_training_is_said_and_leaves_nothing_half_done(bench, prompt):
     fail = bench.trainer.launch.with_name("FAIL")
     fail.touch()

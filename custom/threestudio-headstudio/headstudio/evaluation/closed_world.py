@@ -193,10 +193,9 @@ class Bench:
     def _line(self, job: Job) -> str:
         figures = read_json(self._result(job))["figures"]
         read = [one for one in figures["colours"].values() if one is not None]
-        right = sum(one["right"] for one in read)
-        return (
-            f"{job.key}: {right} of {len(read)} colours right, PSNR {figures['psnr']:.1f} dB, "
-            f"talk {figures['talk']['ours']:.2f}"
+        right, talk = sum(one["right"] for one in read), figures["talk"]["ours"]
+        return f"{job.key}: {right} of {len(read)} colours right, PSNR {figures['psnr']:.1f} dB" + (
+            "" if talk is None else f", talk {talk:.2f}"
         )
 
 
