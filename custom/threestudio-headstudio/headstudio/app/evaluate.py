@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     import torch
 
     from headstudio.evaluation import wild
-    from headstudio.evaluation.faces import INSTALL, is_available
+    from headstudio.evaluation.faces import INSTALL, FaceDetector, is_available, look
     from headstudio.render.pictures import parse_color, save_png
 
     device = args.device
@@ -105,7 +105,8 @@ def run(args: argparse.Namespace) -> int:
             "expressions": {name: scorer(one.pictures, prompt) for name, one in fronts.items()},
         }
     if detect:
-        report["faces"] = faces_report(fronts)
+        with FaceDetector() as detector:
+            report["faces"] = look(fronts, detector)
     save_png(sheet_file, sheet(prompt, around, fronts))
     with atomic_write(report_file) as temporary:
         temporary.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", "utf-8")
@@ -158,29 +159,6 @@ def _progress(total: int) -> Any:
             print(f"\r{done} of {total} views", end=end, file=sys.stderr, flush=True)
 
     return show
-
-
-def faces_report(fronts: dict[str, Fronts]) -> dict[str, Any]:
-    """What the detector says of each expression, and of all pictures together."""
-    import torch
-
-    from headstudio.evaluation.faces import FaceDetector, compare
-
-    with FaceDetector() as detector:
-        detected = {name: detector(one.pictures) for name, one in fronts.items()}
-    every = list(fronts.values())
-    numbers = list(every[0].driven)
-    together = compare(
-        [face for faces in detected.values() for face in faces],
-        {n: torch.cat([one.driven[n] for one in every]) for n in numbers},
-        torch.cat([one.visible for one in every]),
-    )
-    return {
-        **together,
-        "expressions": {
-            name: compare(detected[name], one.driven, one.visible) for name, one in fronts.items()
-        },
-    }
 
 
 def sheet(prompt: str, around: Tensor, fronts: dict[str, Fronts]) -> Tensor:

@@ -6,9 +6,9 @@ Needs the extra ``[detect]``: mediapipe, which pins numpy below 2.
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,8 +17,12 @@ from headstudio.errors import HeadStudioError
 from headstudio.guidance._mediapipe_topology import CONTOURS
 from headstudio.render.pictures import to_bytes
 
+if TYPE_CHECKING:
+    from headstudio.evaluation.wild import Fronts
+
 INSTALL = (
-    'pip install "threestudio-headstudio[detect]" in an environment of its own (mediapipe==0.10.21)'
+    'pip install -e ".[detect]" in this repository, into an environment of its own '
+    "(mediapipe 0.10.21 needs numpy below 2)"
 )
 MIN_CONFIDENCE = 0.5
 _OUTER_EYE_CORNERS = (33, 263)
@@ -116,6 +120,34 @@ def compare(
         "rate": len(rows) / len(detected),
         "error": mean(None),
         "error_by_feature": {name: mean(group) for name, group in landmark_groups().items()},
+    }
+
+
+def look(
+    fronts: Mapping[str, Fronts], detector: Callable[[Tensor], list[Tensor | None]]
+) -> dict[str, Any]:
+    """What a detector says of each expression, and of all pictures together.
+
+    Args:
+        fronts: by the expression's words.
+        detector: a :class:`FaceDetector`.
+
+    Returns:
+        What :func:`compare` says of all pictures, and in ``expressions`` of each.
+    """
+    detected = {name: detector(one.pictures) for name, one in fronts.items()}
+    every = list(fronts.values())
+    numbers = list(every[0].driven)
+    together = compare(
+        [face for faces in detected.values() for face in faces],
+        {n: torch.cat([one.driven[n] for one in every]) for n in numbers},
+        torch.cat([one.visible for one in every]),
+    )
+    return {
+        **together,
+        "expressions": {
+            name: compare(detected[name], one.driven, one.visible) for name, one in fronts.items()
+        },
     }
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 SUITE = REPOSITORY / "configs" / "benchmark" / "closed_world.yaml"
 CONFIG = REPOSITORY / "custom/threestudio-headstudio/configs/headstudio-mini.yaml"
+CLOSED_WORLD = "outputs/bench/closed-world"
 ABLATIONS = REPOSITORY / "configs" / "ablations"
 
 
@@ -28,11 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the prompts describe. Goes on where it was stopped. docs/benchmark.md defines the "
         "figures.",
     )
-    _add_shared(closed, "outputs/bench/closed-world", prompts=None)
+    _add_shared(closed, CLOSED_WORLD, prompts=None)
     closed.add_argument(
         "--seeds", type=at_least(0, int), nargs="+", default=[0], metavar="SEED",
         help="train each prompt with each of these (default 0)",
     )  # fmt: skip
+    _add_faces(kinds)
     _add_prior(kinds)
     ablations = kinds.add_parser(
         "ablations",
@@ -52,6 +54,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="also put the table into this page, between its two markers, and the picture into "
         "images/ beside it",
     )  # fmt: skip
+
+
+def _add_faces(kinds: Any) -> None:
+    """``bench faces``; ``kinds`` are argparse's subparsers."""
+    faces = kinds.add_parser(
+        "faces",
+        help="what a face detector finds in the avatars of the closed-world benchmark",
+        description="Render every avatar of a folder of `headstudio bench closed-world` from the "
+        "front with four expressions, as `headstudio evaluate` does, and ask MediaPipe whether it "
+        "sees a face, and its features where they were driven to. Needs the extra [detect].",
+    )
+    faces.add_argument(
+        "folder", type=Path, nargs="?", default=Path(CLOSED_WORLD), metavar="FOLDER",
+        help=f"of results (default {CLOSED_WORLD})",
+    )  # fmt: skip
+    faces.add_argument(
+        "--size", type=at_least(64, int), default=512, metavar="PX", help="(default 512)"
+    )
+    faces.add_argument("--device", default="auto", help="cpu, cuda or cuda:N (default: a GPU's)")
 
 
 def _add_prior(kinds: Any) -> None:
@@ -131,6 +152,10 @@ def run(args: argparse.Namespace) -> int:
         from headstudio.app.bench.prior import run_prior
 
         return run_prior(args)
+    if args.bench == "faces":
+        from headstudio.app.bench.faces import run_faces
+
+        return run_faces(args)
     from headstudio.evaluation.summary import benchmark_table
 
     jobs = make_jobs(chosen_prompts(args), args.seeds)
