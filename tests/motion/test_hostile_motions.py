@@ -203,7 +203,10 @@ def _npy_header(shape: str) -> bytes:
         (b"Timecode,JawOpen,jawopen\n10:00:00:01,0,0\n", "has 'jawopen' twice"),
         (b"Timecode,JawOpen\n10:00:02:01,0\n10:00:01:01,0\n10:00:01:02,0\n", "goes back at row 3"),
         (b"Timecode,JawOpen\n0:0:0:1,0\n0:0:0:2,0\n0:0:0:3,0\n11:0:0:3,0\n", "span 2376002 frames"),
+        (b"Timecode,JawOpen\n0:0:0:1,0\n0:0:0:3,\n0:0:0:2,0\n0:0:0:4,0\n", "goes back at row 4"),
         (b"timestamp,JawOpen\n2,0\n1,0\n", "times do not increase"),
+        (b"JawOpen,Jaw\n0,\n" + b",\n" * 200_000, "more than 200000 rows"),
+        (b"JawOpen,Jaw\n0,\n" + b",\n" * 30_000, "1 frames were recorded in the time of 30000"),
     ],
     ids=lambda value: value[:30] if isinstance(value, str) else "",
 )

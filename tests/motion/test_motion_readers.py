@@ -306,8 +306,46 @@ class TestLiveLink:
         lines[5] = ",".join([lines[5].split(",")[0], "0"])
         path.write_text("\n".join(lines))
         recording = read_recording(path)
-        assert recording.notes[0] == "1 rows without a face were filled in"
+        assert recording.notes == ["1 rows without a face were filled in"]
         np.testing.assert_allclose(column(recording, "cheekPuff"), RAMP, atol=1e-3)
+
+    def test_lost_faces_keep_their_time_without_a_clock(self, tmp_path: Path) -> None:
+        seen, lost = [f"{value},0" for value in RAMP], [","]
+        rows = ["cheekPuff,jawOpen", *5 * lost, *seen, *30 * lost, *seen, *2 * lost]
+        (tmp_path / "a.csv").write_text("\n".join(rows))
+        recording = read_recording(tmp_path / "a.csv")
+        assert recording.notes[0] == "37 rows without a face were filled in"
+        falling = np.linspace(1, 0, 32)[1:-1]
+        expected = np.concatenate([np.zeros(5), RAMP, falling, RAMP, np.ones(2)])
+        np.testing.assert_allclose(column(recording, "cheekPuff"), expected, atol=1e-6)
+        assert len(read_recording(tmp_path / "a.csv", fps=24).motion) == len(expected)
+
+    def test_lost_faces_at_the_ends_of_a_take(self, tmp_path: Path) -> None:
+        path = tmp_path / "a.csv"
+        write_live_link(path, {"cheekPuff": RAMP}, start="10:00:00:50", skipped=[5])
+        lines = path.read_text().splitlines()
+        for row in (1, 2, 3, -2, -1):  # the face is lost, and the clock goes on
+            lines[row] = ",".join([lines[row].split(",")[0], "0"])
+        path.write_text("\n".join(lines))
+        recording = read_recording(path)
+        assert recording.notes == [
+            "5 rows without a face were filled in",
+            "1 frames that were not recorded were interpolated",
+        ]
+        held = np.clip(RAMP, RAMP[3], RAMP[-3])
+        np.testing.assert_allclose(column(recording, "cheekPuff"), held, atol=1e-3)
+
+    def test_rows_without_a_face_and_a_time(self, tmp_path: Path) -> None:
+        rows = [f"{i / 25:.2f},{value}" for i, value in enumerate(RAMP)]
+        rows[4] = ","
+        rows = ["time,cheekPuff", ",", *rows, "nan,", ","]
+        (tmp_path / "a.csv").write_text("\n".join(rows))
+        recording = read_recording(tmp_path / "a.csv")
+        assert recording.notes[:2] == [
+            "1 rows without a face were filled in",
+            "3 rows without a face and without a time were left out",
+        ]
+        np.testing.assert_allclose(column(recording, "cheekPuff"), RAMP, atol=1e-6)
 
     def test_angles(self, tmp_path: Path) -> None:
         angles = {"HeadYaw": 0.3 * RAMP, "LeftEyeYaw": -0.2 * RAMP, "LeftEyePitch": 0.1 * RAMP}
@@ -411,6 +449,24 @@ class TestMediaPipe:
         np.testing.assert_allclose(column(recording, "mouthSmileLeft"), 1 - RAMP, atol=1e-6)
         stated = read_recording(tmp_path / "a.json", fps=48).motion
         assert (stated.fps, len(stated)) == (48, T)
+
+    @pytest.mark.parametrize("timed", ["no frame", "frames with a face", "every frame"])
+    def test_lost_faces_at_the_ends(self, timed: str, tmp_path: Path) -> None:
+        lost: dict[str, Any] = {"faceBlendshapes": []}
+        frames = [*([lost] * 30), *mediapipe_frames(CURVES), *([lost] * 5)]
+        for i, frame in enumerate(frames):
+            if timed == "every frame" or (timed == "frames with a face" and frame is not lost):
+                frames[i] = {**frame, "timestamp_ms": 40 * i}
+        (tmp_path / "a.json").write_text(json.dumps(frames))
+        recording = read_recording(tmp_path / "a.json")
+        smile = 1 - RAMP
+        if timed == "frames with a face":
+            # How long it was lost for is not known.
+            assert recording.notes[0] == "35 frames without a face and without a time were left out"
+        else:
+            assert recording.notes[0] == "35 frames without a face were filled in"
+            smile = np.concatenate([np.ones(30), smile, np.zeros(5)])
+        np.testing.assert_allclose(column(recording, "mouthSmileLeft"), smile, atol=1e-6)
 
 
 def test_our_own_files(tmp_path: Path) -> None:

@@ -22,7 +22,14 @@ import numpy as np
 
 from headstudio.errors import HeadStudioError
 from headstudio.motion.readers.curves import ANGLES, action, curve_motion
-from headstudio.motion.readers.recording import Rate, Recording, on_grid, rate
+from headstudio.motion.readers.recording import (
+    MAX_FRAMES,
+    FileFrames,
+    Rate,
+    Recording,
+    in_every_frame,
+    rate,
+)
 
 NAME, OTHER_NAME = "Live Link Face", "ARKit actions (.csv)"
 CLOCKS = (24, 25, 30, 48, 50, 60, 120)
@@ -36,6 +43,8 @@ _SECONDS = ("timestamp", "time", "seconds", "timestamp_s")
 _MILLISECONDS = ("timestamp_ms", "time_ms", "milliseconds")
 _ANGLES = {name.lower(): name for name in ANGLES}
 _DAY = 86400.0
+_ENDLESS = 1e15
+"""Units of time; beyond it they are not told apart."""
 _MAX_COLUMNS = 10_000
 
 
@@ -55,31 +64,12 @@ def read(text: str, path: Path, fps: float | None) -> Recording:
         if known is not None and columns.setdefault(known, number) != number:
             raise HeadStudioError(f"{path}: the header has {cell!r} twice.")
     places = list(columns.values())
-    # Row by row: as texts, the cells of a long take would be ten times the file.
-    tracked, cells, untracked = array("d"), [], 0
-    for number, row in enumerate(rows, 2):
-        if _has_values(row, places):
-            tracked.extend(_values(row, places, header, number, path))
-            cells.append(row[clock.column] if clock and clock.column < len(row) else "")
-        else:
-            untracked += 1
-    if not tracked:
-        why = "; was a face in the picture?" if untracked else ", so that it holds no frames."
-        raise HeadStudioError(f"{path} has no row with values{why}")
-    values = np.array(tracked).reshape(-1, len(places))
-    notes = []
-    if untracked:
-        notes.append(f"{untracked} rows without a face were filled in")
-
+    take = _take(rows, places, clock, header, path)
     timecodes = clock is not None and clock.unit is None
-    times, found = _times(cells, clock, path)
+    frames, found = _frames(take.cells, take.tracked, clock, path)
     chosen = rate(fps, found)
-    if times is not None:
-        # A clock that was stated to be another runs through the same frames.
-        times = times * (found.fps / chosen.fps)
-        values, gaps = on_grid(*_increasing(times, values, path), chosen.fps)
-        if gaps:
-            notes.append(f"{gaps} frames that were not recorded were interpolated")
+    # A rate that was stated runs through the same frames: the file's own makes them.
+    values, notes = in_every_frame(take.values, take.tracked, frames, found.fps)
     data = dict(zip(columns, values.T, strict=True))
     angles = {name: data.pop(name) for name in ANGLES if name in data}
     if any(np.abs(angle).max() > 1.05 * np.pi for angle in angles.values()):
@@ -88,6 +78,41 @@ def read(text: str, path: Path, fps: float | None) -> Recording:
     motion, missing = curve_motion(path, data, chosen.fps, angles)
     name = NAME if timecodes else OTHER_NAME
     return Recording(motion, name, chosen.origin, notes + missing)
+
+
+@dataclass(frozen=True)
+class _Take:
+    """What the rows of a file hold."""
+
+    values: np.ndarray
+    """[R, K] of the rows that have any."""
+    tracked: array[int]
+    """[R] their numbers; the first row behind the header is 0."""
+    cells: list[str]
+    """Times of all rows, as they are written; empty where there is none."""
+
+
+def _take(
+    rows: Iterator[list[str]],
+    places: Sequence[int],
+    clock: _Clock | None,
+    header: Sequence[str],
+    path: Path,
+) -> _Take:
+    # Row by row: as texts, the cells of a long take would be ten times the file.
+    values, tracked, cells = array("d"), array("q"), []
+    for number, row in enumerate(rows):
+        if number == MAX_FRAMES:
+            raise HeadStudioError(
+                f"{path} has more than {MAX_FRAMES} rows, of which no more are read. Split it."
+            )
+        cells.append(row[clock.column].strip() if clock and clock.column < len(row) else "")
+        if _has_values(row, places):
+            values.extend(_values(row, places, header, number + 2, path))
+            tracked.append(number)
+    if not tracked:
+        raise HeadStudioError(f"{path} has no row with values; was a face in the picture?")
+    return _Take(np.array(values).reshape(-1, len(places)), tracked, cells)
 
 
 def _table(text: str, path: Path) -> tuple[list[str], Iterator[list[str]]]:
@@ -164,6 +189,42 @@ def _clock_column(header: Sequence[str]) -> _Clock | None:
     return None
 
 
+def _frames(
+    cells: Sequence[str], tracked: Sequence[int], clock: _Clock | None, path: Path
+) -> tuple[FileFrames, Rate]:
+    """All rows of a file, with their times, and the frame rate.
+
+    Raises:
+        HeadStudioError: a row with values and a time that is none, or times that go back.
+    """
+    seen = set(tracked)
+    timed = [
+        number
+        for number, cell in enumerate(cells)
+        if clock is not None and (number in seen or _is_time(cell, clock))
+    ]
+    times, found = _times([cells[number] for number in timed], clock, path)
+    if times is None:
+        return FileFrames.untimed("rows", len(cells), found.fps), found
+    back = np.flatnonzero(np.diff(times) < 0)
+    if len(back):
+        raise HeadStudioError(
+            f"{path}: time goes back at row {timed[back[0] + 1] + 2}; are these two recordings in "
+            "one file? Split it."
+        )
+    return FileFrames("rows", len(cells), np.array(timed), times), found
+
+
+def _is_time(cell: str, clock: _Clock) -> bool:
+    """Whether the time of a row without values can be read; such a row may lack it, too."""
+    if clock.unit is None:
+        return _TIMECODE.fullmatch(cell) is not None
+    try:
+        return abs(float(cell)) < _ENDLESS
+    except ValueError:
+        return False
+
+
 def _times(
     cells: Sequence[str], clock: _Clock | None, path: Path
 ) -> tuple[np.ndarray | None, Rate]:
@@ -180,7 +241,7 @@ def _seconds(cells: Sequence[str], path: Path) -> np.ndarray:
         seconds = np.array([float(cell) for cell in cells])
     except ValueError as error:
         raise HeadStudioError(f"{path}: a time is no number ({error}); export it again.") from error
-    if not (np.abs(seconds) < 1e15).all():
+    if not (np.abs(seconds) < _ENDLESS).all():
         raise HeadStudioError(f"{path}: a time is not finite; export it again.")
     return seconds
 
@@ -215,7 +276,7 @@ def _from_timecodes(cells: Sequence[str], path: Path) -> tuple[np.ndarray | None
     """Seconds and rate of timecodes ``HH:MM:SS:FF.fff``."""
     seconds, frames = np.zeros(len(cells)), np.zeros(len(cells))
     for number, cell in enumerate(cells):
-        match = _TIMECODE.fullmatch(cell.strip())
+        match = _TIMECODE.fullmatch(cell)
         if match is None:
             raise HeadStudioError(
                 f"{path}: {cell[:40]!r} is no timecode; expected HH:MM:SS:FF.fff, such as "
@@ -248,19 +309,3 @@ def _clock(seconds: np.ndarray, frames: np.ndarray) -> tuple[int, bool]:
         return max(60, fitting[0]), False
     counts = frames[begins] - frames[begins + 1] + np.median(steps)
     return min(fitting, key=lambda clock: abs(clock - float(np.median(counts)))), True
-
-
-def _increasing(times: np.ndarray, values: np.ndarray, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Without rows that repeat a time.
-
-    Raises:
-        HeadStudioError: times that go back.
-    """
-    steps = np.diff(times)
-    if (steps < 0).any():
-        row = int(np.flatnonzero(steps < 0)[0]) + 3
-        raise HeadStudioError(
-            f"{path}: time goes back at row {row}; are these two recordings in one file? Split it."
-        )
-    keep = np.append(steps > 0, True)
-    return times[keep], values[keep]

@@ -22,7 +22,14 @@ from headstudio.errors import HeadStudioError
 from headstudio.flame.npz import ALLOWANCE
 from headstudio.motion.readers.curves import action, curve_motion
 from headstudio.motion.readers.live_link import from_seconds
-from headstudio.motion.readers.recording import MAX_FRAMES, Rate, Recording, on_grid, rate
+from headstudio.motion.readers.recording import (
+    MAX_FRAMES,
+    FileFrames,
+    Rate,
+    Recording,
+    in_every_frame,
+    rate,
+)
 from headstudio.motion.rotations import to_rotvec
 
 NAME = "MediaPipe blendshapes"
@@ -68,17 +75,10 @@ def read(text: str, path: Path, fps: float | None) -> Recording:
     turned = all(turn is not None for turn in rotations)
     if turned:
         table = np.hstack([table, np.stack([turn for turn in rotations if turn is not None])])
-    notes = []
-    if len(tracked) < len(frames):
-        notes.append(f"{len(frames) - len(tracked)} frames without a face were filled in")
-
-    times, found = _times([frames[number] for number in tracked], found, path)
+    timed, found = _timed(frames, tracked, found, path)
     chosen = rate(fps, found)
-    if times is None:
-        times = np.array(tracked) / found.fps
-    table, gaps = on_grid(times * (found.fps / chosen.fps), table, chosen.fps)
-    if gaps > len(frames) - len(tracked):
-        notes.append(f"{gaps} frames that were not recorded were interpolated")
+    # A rate that was stated runs through the same frames: the file's own makes them.
+    table, notes = in_every_frame(table, tracked, timed, found.fps)
     curves = {name: table[:, column] for column, name in enumerate(names)}
     neck = table[:, len(names) :] if turned else None
     motion, missing = curve_motion(path, curves, chosen.fps, neck_pose=neck)
@@ -211,24 +211,34 @@ def _rotation(frame: Any, path: Path) -> np.ndarray | None:
     return result
 
 
-def _times(frames: list[Any], found: Rate, path: Path) -> tuple[np.ndarray | None, Rate]:
-    """Seconds of each frame, if all have them, and the frame rate."""
+def _timed(
+    frames: list[Any], tracked: list[int], found: Rate, path: Path
+) -> tuple[FileFrames, Rate]:
+    """All frames, with their times if all that have a face have one, and the frame rate.
+
+    Raises:
+        HeadStudioError: times that do not increase, or that are none.
+    """
     for key, unit in _TIMES.items():
         values = [frame.get(key) if isinstance(frame, dict) else None for frame in frames]
-        if not all(isinstance(value, (int, float)) for value in values) or len(values) < 2:
+        known = {n: value for n, value in enumerate(values) if isinstance(value, (int, float))}
+        if len(known) < 2 or not known.keys() >= set(tracked):
             continue
-        if not all(abs(value) < 1e18 for value in values if value is not None):
+        if not all(abs(value) < 1e18 for value in known.values()):
             raise HeadStudioError(f"{path}: {key} is no time in some frame; save the file again.")
-        times = np.array(values, np.float64)
-        if (np.diff(times) <= 0).any():
-            row = int(np.flatnonzero(~(np.diff(times) > 0))[0]) + 1
+        times = np.array(list(known.values()), np.float64)
+        steps = np.diff(times)
+        if (steps <= 0).any():
+            frame = list(known)[int(np.flatnonzero(steps <= 0)[0]) + 1]
             raise HeadStudioError(
-                f"{path}: {key} does not increase at frame {row}; are these two recordings in one "
-                "file? Split it."
+                f"{path}: {key} does not increase at frame {frame}; are these two recordings in "
+                "one file? Split it."
             )
-        step = float(np.median(np.diff(times)))
+        step = float(np.median(steps))
         # Nobody tracks a face once a second: steps of 33 are milliseconds, of 33333 microseconds.
         unit = unit or (1.0 if step < 1 else 1e-3 if step < 1000 else 1e-6)
         seconds, seen = from_seconds(times * unit, path)
-        return seconds, found if found.origin != "assumed" else seen
-    return None, found
+        assert seconds is not None  # there are two and more
+        found = found if found.origin != "assumed" else seen
+        return FileFrames("frames", len(frames), np.array(list(known)), seconds), found
+    return FileFrames.untimed("frames", len(frames), found.fps), found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -186,22 +186,82 @@ def stack(frames: Iterable[Mapping[str, Any]], keys: Iterable[str], path: Path) 
     return stacked
 
 
-def on_grid(times: np.ndarray, columns: np.ndarray, fps: float) -> tuple[np.ndarray, int]:
+@dataclass(frozen=True)
+class FileFrames:
+    """The frames of a file, some of which may lack a face or a time."""
+
+    word: str
+    """What the file has for frames, in the plural, for notes."""
+    count: int
+    """How many there are in the file."""
+    numbers: np.ndarray
+    """[N] of those whose time is known, increasing."""
+    times: np.ndarray
+    """[N] seconds, not decreasing."""
+
+    @classmethod
+    def untimed(cls, word: str, count: int, fps: float) -> FileFrames:
+        """One after another, at ``fps`` frames a second."""
+        numbers = np.arange(count)
+        return cls(word, count, numbers, numbers / fps)
+
+
+def in_every_frame(
+    samples: np.ndarray, tracked: Sequence[int] | np.ndarray, frames: FileFrames, fps: float
+) -> tuple[np.ndarray, list[str]]:
+    """What was tracked in some frames of a file, brought to all of them.
+
+    Args:
+        samples: [R, K], of the frames with a face.
+        tracked: [R] their numbers, increasing; all of them have a time. Of several at one time the
+            last one counts.
+        frames: all of the file's.
+        fps: frames a second of the result, which goes from the first of the times to the last.
+
+    Returns:
+        The samples [T, K], interpolated where they are missing and held before the first and after
+        the last of them; and notes about what was filled in or left out.
+
+    Raises:
+        HeadStudioError: as `on_grid`.
+    """
+    times, numbers = frames.times, frames.numbers
+    seen = times[np.searchsorted(numbers, tracked)]
+    new = np.append(np.diff(seen) > 0, True)
+    table, missing = on_grid(seen[new], samples[new], fps, (float(times[0]), float(times[-1])))
+    filled = int(numbers[-1] - numbers[0]) + 1 - len(tracked)
+    untimed = frames.count - len(tracked) - filled
+    notes = []
+    if filled:
+        notes.append(f"{filled} {frames.word} without a face were filled in")
+    if untimed:
+        notes.append(f"{untimed} {frames.word} without a face and without a time were left out")
+    if missing > filled:
+        notes.append(f"{missing - filled} frames that were not recorded were interpolated")
+    return table, notes
+
+
+def on_grid(
+    times: np.ndarray, columns: np.ndarray, fps: float, ends: tuple[float, float]
+) -> tuple[np.ndarray, int]:
     """Samples at irregular times, brought to ``fps`` frames a second.
 
     Args:
         times: [T] seconds, increasing.
         columns: [T, K].
-        fps: of the grid, which starts at the first sample.
+        fps: of the grid.
+        ends: seconds of the grid's first and last frame; no sample lies outside of them.
 
     Returns:
-        The columns [N, K], as they are where there is a sample for every frame and interpolated
-        otherwise, and the number of frames that had no sample.
+        The columns [N, K], as they are where there is a sample for every frame and otherwise
+        interpolated between samples and held beyond them; and the number of frames that had no
+        sample.
 
     Raises:
         HeadStudioError: times that span more frames than are read.
     """
-    span = (times[-1] - times[0]) * fps
+    first, last = ends
+    span = (last - first) * fps
     if not span < MAX_FRAMES:
         raise HeadStudioError(f"the times span {span:.12g} frames; at most {MAX_FRAMES} are read.")
     if span > 60 * len(times) + 20_000:
@@ -209,9 +269,10 @@ def on_grid(times: np.ndarray, columns: np.ndarray, fps: float) -> tuple[np.ndar
             f"{len(times)} frames were recorded in the time of {span:.0f}; are these two "
             "recordings in one file? Split it."
         )
-    place = np.round((times - times[0]) * fps).astype(np.int64)
-    if np.array_equal(place, np.arange(len(times))):
+    count = round(span) + 1
+    place = np.round((times - first) * fps).astype(np.int64)
+    if np.array_equal(place, np.arange(count)):
         return columns, 0
-    wanted = times[0] + np.arange(place[-1] + 1) / fps
+    wanted = first + np.arange(count) / fps
     filled = [np.interp(wanted, times, column) for column in columns.T]
-    return np.stack(filled, axis=1), int(place[-1] + 1 - len(np.unique(place)))
+    return np.stack(filled, axis=1), int(count - len(np.unique(place)))
