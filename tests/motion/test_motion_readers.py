@@ -425,6 +425,20 @@ class TestMediaPipe:
         if form.startswith("matrices"):
             close(recording.motion.params.neck_pose, np.outer(0.1 * np.arange(T), [0, 1, 0]), 1e-5)
 
+    def test_frames_without_a_matrix(self, tmp_path: Path) -> None:
+        frames = _with_matrices("python")
+        for number in (0, 4, 5):
+            del frames[number]["facial_transformation_matrixes"]
+        frames[8] = {"face_blendshapes": []}
+        (tmp_path / "a.json").write_text(json.dumps(frames))
+        recording = read_recording(tmp_path / "a.json")
+        assert recording.notes[:2] == [
+            "1 frames without a face were filled in",
+            "the head's rotation was interpolated in 3 frames without a matrix",
+        ]
+        yaw = np.clip(0.1 * np.arange(T), 0.1, None)
+        close(recording.motion.params.neck_pose, np.outer(yaw, [0, 1, 0]), 1e-5)
+
     @pytest.mark.parametrize(
         ("key", "unit"), [("timestamp_ms", 1000), ("timestamp", 1), ("timestamp", 1000)]
     )

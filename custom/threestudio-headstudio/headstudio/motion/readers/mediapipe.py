@@ -71,16 +71,18 @@ def read(text: str, path: Path, fps: float | None) -> Recording:
         )
     names = sorted({name for number in tracked for name in scores[number]})
     table = _table([scores[number] for number in tracked], names, path)
-    rotations = [_rotation(frames[number], path) for number in tracked]
-    turned = all(turn is not None for turn in rotations)
-    if turned:
-        table = np.hstack([table, np.stack([turn for turn in rotations if turn is not None])])
     timed, found = _timed(frames, tracked, found, path)
     chosen = rate(fps, found)
+    turns = {n: turn for n in tracked if (turn := _rotation(frames[n], path)) is not None}
+    if turns:
+        table = np.hstack([table, _in_frames(turns, tracked, timed)])
     # A rate that was stated runs through the same frames: the file's own makes them.
     table, notes = in_every_frame(table, tracked, timed, found.fps)
+    if 0 < len(turns) < len(tracked):
+        lacking = len(tracked) - len(turns)
+        notes.append(f"the head's rotation was interpolated in {lacking} frames without a matrix")
     curves = {name: table[:, column] for column, name in enumerate(names)}
-    neck = table[:, len(names) :] if turned else None
+    neck = table[:, len(names) :] if turns else None
     motion, missing = curve_motion(path, curves, chosen.fps, neck_pose=neck)
     return Recording(motion, NAME, chosen.origin, notes + missing)
 
@@ -209,6 +211,13 @@ def _rotation(frame: Any, path: Path) -> np.ndarray | None:
         raise HeadStudioError(f"{path}: a face's transformation matrix is singular.")
     result: np.ndarray = to_rotvec((turn / scale)[None], f"{path}: a face's matrix")[0]
     return result
+
+
+def _in_frames(turns: dict[int, np.ndarray], tracked: list[int], frames: FileFrames) -> np.ndarray:
+    """Axis-angle [R, 3] of all tracked frames, from that [3] of those with a matrix, by number."""
+    known, wanted = frames.times_of(list(turns)), frames.times_of(tracked)
+    parts = np.stack(list(turns.values()), axis=1)
+    return np.stack([np.interp(wanted, known, part) for part in parts], axis=1)
 
 
 def _timed(

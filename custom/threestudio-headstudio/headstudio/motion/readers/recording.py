@@ -205,6 +205,11 @@ class FileFrames:
         numbers = np.arange(count)
         return cls(word, count, numbers, numbers / fps)
 
+    def times_of(self, numbers: Sequence[int] | np.ndarray) -> np.ndarray:
+        """Seconds [R] of some of the frames whose time is known."""
+        found: np.ndarray = self.times[np.searchsorted(self.numbers, numbers)]
+        return found
+
 
 def in_every_frame(
     samples: np.ndarray, tracked: Sequence[int] | np.ndarray, frames: FileFrames, fps: float
@@ -225,10 +230,10 @@ def in_every_frame(
     Raises:
         HeadStudioError: as `on_grid`.
     """
-    times, numbers = frames.times, frames.numbers
-    seen = times[np.searchsorted(numbers, tracked)]
+    seen, numbers = frames.times_of(tracked), frames.numbers
     new = np.append(np.diff(seen) > 0, True)
-    table, missing = on_grid(seen[new], samples[new], fps, (float(times[0]), float(times[-1])))
+    ends = float(frames.times[0]), float(frames.times[-1])
+    table, missing = on_grid(seen[new], samples[new], fps, ends)
     filled = int(numbers[-1] - numbers[0]) + 1 - len(tracked)
     untimed = frames.count - len(tracked) - filled
     notes = []
