@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,19 @@ def test_round_trip(tmp_path: Path) -> None:
         assert torch.equal(a, b), name
     save_motion(tmp_path / "b.npz", back)
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
+
+
+def test_what_numpy_1_writes_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def savez_compressed(file: Path, **arrays: object) -> None:
+        """As before numpy 2, which took every keyword for an array."""
+        with zipfile.ZipFile(file, "w") as archive:
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w") as stream:
+                    np.lib.format.write_array(stream, np.asanyarray(array))
+
+    monkeypatch.setattr(np, "savez_compressed", savez_compressed)
+    save_motion(tmp_path / "a.npz", some_motion())
+    assert len(load_motion(tmp_path / "a.npz")) == 7
 
 
 def test_a_motionless_motion_keeps_its_length(tmp_path: Path) -> None:

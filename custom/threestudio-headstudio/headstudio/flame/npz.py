@@ -1,5 +1,5 @@
 """Reading ``.npz`` files that strangers made: nothing is executed, sizes are known before memory
-is taken."""
+is taken. And writing our own."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from headstudio.errors import HeadStudioError
+from headstudio.paths import atomic_write
 
 MAX_BYTES = 1 << 30
 """Largest sum of array sizes that is read from one file (a FLAME model takes 55 MB)."""
@@ -122,6 +123,17 @@ def read_npz(
             "get it again."
         ) from error
     return arrays
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays of numbers and texts, in one piece or not at all; the same give the same bytes.
+
+    Raises:
+        HeadStudioError: as `headstudio.paths.atomic_write`.
+    """
+    with atomic_write(path) as temporary:
+        # Without allow_pickle=False: numpy before 2 would write it as an array of that name.
+        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
 
 
 def _check_header(

@@ -12,10 +12,10 @@ import torch
 
 from headstudio.errors import HeadStudioError
 from headstudio.flame import HeadModel, read_npz
+from headstudio.flame.npz import write_npz
 from headstudio.motion import actions
 from headstudio.motion.actions import Actions, as_numpy, fit
 from headstudio.motion.arkit import ARKIT_NAMES
-from headstudio.paths import atomic_write
 
 _log = logging.getLogger(__name__)
 
@@ -50,8 +50,7 @@ def cached(head: HeadModel, pattern: HeadModel, folder: Path | None = None) -> A
             _log.warning("%s; the actions are fitted again.", error)
     fitted = fit(head, pattern)
     try:
-        with atomic_write(path) as temporary:
-            np.savez_compressed(temporary, allow_pickle=False, **as_numpy(fitted))
+        write_npz(path, as_numpy(fitted))
     except (HeadStudioError, OSError) as error:
         _log.warning("the fitted actions could not be kept: %s", error)
     return fitted

@@ -11,9 +11,8 @@ import torch
 
 from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams, read_npz
-from headstudio.flame.npz import as_texts
+from headstudio.flame.npz import as_texts, write_npz
 from headstudio.motion.motion import Motion
-from headstudio.paths import atomic_write
 
 N_SHAPE, N_EXPRESSION = 300, 100
 MAX_BYTES = 1 << 28
@@ -98,8 +97,7 @@ def save_motion(path: str | Path, motion: Motion) -> None:
     arrays["name"] = np.array(motion.name)
     if motion.expression_names:
         arrays["expression_names"] = np.array(motion.expression_names)
-    with atomic_write(path) as temporary:
-        np.savez_compressed(temporary, allow_pickle=False, **arrays)
+    write_npz(path, arrays)
 
 
 def _check_keys(arrays: dict[str, np.ndarray], path: Path) -> None:
