@@ -93,7 +93,7 @@ def save_motion(path: str | Path, motion: Motion) -> None:
     arrays["expression"] = np.broadcast_to(
         arrays["expression"], (len(motion), arrays["expression"].shape[1])
     )
-    arrays["fps"] = np.array(motion.fps, np.float32)
+    arrays["fps"] = np.array(motion.fps, np.float64)  # 29.97 is another number in float32
     arrays["name"] = np.array(motion.name)
     if motion.expression_names:
         arrays["expression_names"] = np.array(motion.expression_names)
