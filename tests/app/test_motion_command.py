@@ -95,6 +95,15 @@ def test_convert_in_place_and_for_a_head(tracked: Path, tmp_path: Path) -> None:
     assert torch.equal(whole.params.translation, torch.from_numpy(arrays["translation"]))
 
 
+def test_convert_in_place_keeps_the_frames(tmp_path: Path) -> None:
+    out = tmp_path / "out.npz"
+    np.savez(tmp_path / "a.npz", fps=30, translation=np.ones((9, 3)))
+    assert (
+        main(["motion", "convert", str(tmp_path / "a.npz"), "--in-place", "--out", str(out)]) == 0
+    )
+    assert len(load_motion(out)) == 9
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -270,3 +270,10 @@ def test_the_root_is_centred_kept_or_still():
         place_root(motion, "middle")
     nothing = place_root(Motion(FlameParams.zeros(5), 30.0)).params
     assert float(nothing.global_orient.abs().max()) == 0
+
+
+@pytest.mark.parametrize("how", ["centred", "kept", "still"])
+def test_a_motion_of_the_root_alone_keeps_its_frames(how):
+    moving = torch.linspace(0, 1, 9)[:, None].expand(9, 3)
+    params = FlameParams.zeros(1).replace(global_orient=moving, translation=moving)
+    assert len(place_root(Motion(params, 30.0), how)) == 9

@@ -124,6 +124,7 @@ def _range(pair: list[float]) -> str:
 def _convert(args: argparse.Namespace) -> int:
     from headstudio.flame import HeadModel
     from headstudio.motion import for_head, read_recording, resample, save_motion
+    from headstudio.motion.root import place_root
 
     if args.out.suffix != ".npz":
         raise HeadStudioError(f"--out is {args.out}; a motion file ends in .npz.")
@@ -136,8 +137,7 @@ def _convert(args: argparse.Namespace) -> int:
     elif args.flame is not None:
         raise HeadStudioError("--flame needs --head, the head that is to be driven.")
     if args.in_place:
-        still = motion.params.translation.new_zeros(1, 3)
-        motion.params = motion.params.replace(translation=still, global_orient=still)
+        motion = place_root(motion, "still")
     if args.resample is not None:
         motion = resample(motion, args.resample)
     save_motion(args.out, motion)

@@ -32,7 +32,8 @@ def place_root(motion: Motion, how: str = "centred") -> Motion:
     if how == "kept":
         return motion
     if how == "still":
-        nowhere = torch.zeros_like(params.translation[:1])
+        # A row for each frame: of some motions the root alone says how many there are.
+        nowhere = params.translation.new_zeros(len(motion), 3)
         return _with_root(motion, params, nowhere, nowhere)
     turned = params.global_orient
     if torch.any(turned != 0):
