@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import math
+import shutil
 import socket
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +21,7 @@ from headstudio.animation.prepared import grouped
 from headstudio.animation.skinning import triangle_maps
 from headstudio.app import main as app
 from headstudio.app.player import DEFAULT_HEAD
+from headstudio.app.view import open_viewer
 from headstudio.app.view.controls import Controls, Rig, combine
 from headstudio.app.view.drawing import LEAST, TALLEST, Body, Draft, draw
 from headstudio.app.view.figure import vertex_normals
@@ -23,6 +29,7 @@ from headstudio.app.view.library import Library, is_avatar
 from headstudio.app.view.playback import Playback
 from headstudio.app.view.server import Server
 from headstudio.app.view.splat_buffer import HEAD_UNITS, SplatBuffer
+from headstudio.app.view.viewer import Viewer
 from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams, HeadModel
 from headstudio.motion import EXPRESSIONS, Motion, expression_pose
@@ -303,6 +310,70 @@ def test_a_file_is_sent_and_a_wrong_one_is_refused(folder, head, monkeypatch):
     place = library._files[name]
     library.close()
     assert not place.exists()
+
+
+# ---------------------------------------------------------------------------------- the thread
+
+
+@pytest.fixture
+def viewer(folder: Path, tmp_path: Path) -> Iterator[Viewer]:
+    """A viewer of a folder of its own, with no page open."""
+    shutil.copy(folder / "first.ply", tmp_path / "first.ply")
+    viewer, _ = open_viewer([tmp_path], port=0)
+    yield viewer
+    viewer.close()
+
+
+def ask(viewer: Viewer, task: Callable[[], None]) -> None:
+    """Have the thread do something, as a click on the page has; returns when it is done."""
+    done: list[None] = []
+    event = SimpleNamespace(client=None)
+    viewer._do(event, task)
+    viewer._do(event, lambda: done.append(None))
+    until(lambda: bool(done))
+
+
+def until(true: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.01)
+
+
+def test_a_rest_is_no_part_of_what_begins_after_it(viewer, monkeypatch):
+    advance, steps = viewer._advance, []
+
+    def noted(elapsed: float) -> None:
+        advance(elapsed)
+        steps.append((viewer._playback.seconds, viewer._turn_deg))
+
+    viewer.page.loop.value = False
+    ask(viewer, lambda: None)
+    monkeypatch.setattr(viewer, "_advance", noted)
+    time.sleep(0.5)
+    viewer.page.motion.value = "anger"
+    ask(viewer, viewer._choose_motion)
+    until(lambda: bool(steps))
+    assert steps[0][0] == 0
+    until(lambda: steps[-1][0] > 0)
+    ask(viewer, lambda: viewer._seek(1.0))
+    time.sleep(0.5)
+    steps.clear()
+    viewer.page.turntable.value = True
+    until(lambda: bool(steps))
+    assert steps[0] == (1.0, 0.0)
+    until(lambda: steps[-1][1] > 0)
+
+
+def test_no_error_ends_the_thread(viewer, capsys):
+    def broken() -> None:
+        raise KeyError("nobody expects this")
+
+    ask(viewer, broken)
+    ask(viewer, lambda: None)
+    said = capsys.readouterr()
+    assert "That did not work: KeyError: 'nobody expects this'" in said.out
+    assert "Traceback" in said.err
 
 
 # ---------------------------------------------------------------------------------- the server

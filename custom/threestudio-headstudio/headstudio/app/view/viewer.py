@@ -257,11 +257,12 @@ class Viewer:
             while not self._tasks.empty():
                 _reporting(*self._tasks.get())
             now = time.monotonic()
-            self._advance(now - last)
+            # What begins to move after a rest begins now: the rest is not part of it.
+            _reporting(partial(self._advance, now - last if moving else 0.0), None)
             last = now
             if self._playback.playing and now - shown > 1 / _TIME_RATE:
                 shown = now
-                self._follow()
+                _reporting(self._follow, None)
             if self._watched():
                 _reporting(partial(self.update, settled), None)
                 if self._bodies and not settled:
@@ -348,7 +349,7 @@ def _reporting(task: Task, client: viser.ClientHandle | None) -> None:
         task()
     except HeadStudioError as error:
         _notify(client, "That did not work", str(error))
-    except (RuntimeError, TimeoutError, OSError) as error:
+    except Exception as error:  # of any kind: the scene's only thread would end with it
         traceback.print_exc()
         _notify(client, "That did not work", f"{type(error).__name__}: {error}")
 
