@@ -294,6 +294,62 @@ def test_new_files_are_found(folder, head, tmp_path):
     assert library.refresh() == ["a.ply", "b.ply"]
 
 
+def test_a_file_keeps_its_name_whatever_else_is_found(folder, head, tmp_path):
+    content = (folder / "first.ply").read_bytes()
+    for name in ("runs/a/x.ply", "other/y.ply"):
+        (tmp_path / name).parent.mkdir(parents=True)
+    (tmp_path / "runs/a/x.ply").write_bytes(content)
+    library = Library([tmp_path], head)
+    assert library.names == ["runs/a/x.ply"]
+    (tmp_path / "other/y.ply").write_bytes(content)
+    assert library.refresh() == ["other/y.ply", "runs/a/x.ply"]
+    (tmp_path / "runs/a/x.ply").unlink()
+    assert library.refresh() == ["other/y.ply"]
+
+
+def test_of_two_places_the_names_are_told_apart(folder, head, tmp_path):
+    for name in ("one/x.ply", "two/x.ply", "one/z.ply"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        shutil.copy(folder / "first.ply", tmp_path / name)
+    library = Library([tmp_path / "two/x.ply", tmp_path / "one"], head)
+    assert library.names == ["two/x.ply", "one/x.ply", "one/z.ply"]
+
+
+def test_a_folder_that_is_gone_is_not_replaced_by_the_one_above(folder, head, tmp_path):
+    shutil.copy(folder / "first.ply", tmp_path / "above.ply")
+    (tmp_path / "here").mkdir()
+    shutil.copy(folder / "first.ply", tmp_path / "here")
+    library = Library([tmp_path / "here"], head)
+    shutil.rmtree(tmp_path / "here")
+    assert library.refresh() == []
+
+
+def test_other_files_do_not_crowd_out_avatars(folder, head, tmp_path, monkeypatch):
+    for i in range(40):
+        (tmp_path / f"frame_{i:02d}.ply").write_bytes(b"ply\nformat ascii 1.0\nend_header\n")
+    for name in ("x.ply", "y.ply"):
+        shutil.copy(folder / "first.ply", tmp_path / name)
+    monkeypatch.setattr("headstudio.app.view.library.MAX_AVATARS", 3)
+    library = Library([tmp_path], head)
+    assert library.names == ["x.ply", "y.ply"]
+    assert library.left_out == []
+    monkeypatch.setattr("headstudio.app.view.library.MAX_AVATARS", 1)
+    assert len(library.refresh()) == 1
+    assert "1 are avatars; no others are listed" in library.left_out[0]
+
+
+def test_that_not_all_files_were_looked_at_is_said(folder, head, tmp_path, monkeypatch, capsys):
+    for i in range(12):
+        (tmp_path / f"frame_{i:02d}.ply").write_bytes(b"ply\nformat ascii 1.0\nend_header\n")
+    monkeypatch.setattr("headstudio.app.view.library.MAX_LOOKED_AT", 10)
+    with pytest.raises(HeadStudioError, match=r"no avatar in .* than the 10 that were looked at"):
+        Library([tmp_path], head).name_of(tmp_path)
+    shutil.copy(folder / "first.ply", tmp_path / "first.ply")
+    viewer, _ = open_viewer([tmp_path / "first.ply"], port=0)
+    viewer.close()
+    assert "Not all files are listed: There are more .ply files in" in capsys.readouterr().out
+
+
 def test_a_file_is_sent_and_a_wrong_one_is_refused(folder, head, monkeypatch):
     library = Library([folder / "first.ply"], head)
     content = (folder / "runs/second.ply").read_bytes()
@@ -363,6 +419,27 @@ def test_a_rest_is_no_part_of_what_begins_after_it(viewer, monkeypatch):
     until(lambda: bool(steps))
     assert steps[0] == (1.0, 0.0)
     until(lambda: steps[-1][1] > 0)
+
+
+def test_when_all_avatars_are_gone_it_says_so_and_goes_on(viewer, tmp_path, capsys):
+    (tmp_path / "first.ply").unlink()
+    ask(viewer, lambda: viewer._refresh(None))
+    assert f"there is no avatar in {tmp_path} any more" in capsys.readouterr().out
+    assert viewer.page.avatar.value == "first.ply"
+    assert viewer.page.avatar.options == ("first.ply",)
+    assert viewer.page.compare.options == ("none",)
+    assert viewer.figures["first"].player.avatar.prompt == "the first.ply"
+
+
+def test_the_list_goes_on_naming_the_avatar_that_is_shown(viewer, folder, tmp_path):
+    shutil.copy(folder / "first.ply", tmp_path / "another.ply")
+    ask(viewer, lambda: viewer._refresh(None))
+    assert viewer.page.avatar.options == ("another.ply", "first.ply")
+    assert viewer.page.avatar.value == "first.ply"
+    (tmp_path / "first.ply").unlink()
+    ask(viewer, lambda: viewer._refresh(None))
+    assert viewer.page.avatar.options == ("another.ply", "first.ply")
+    assert viewer.page.avatar.value == "first.ply"
 
 
 def test_no_error_ends_the_thread(viewer, capsys):

@@ -13,8 +13,10 @@ from headstudio.errors import HeadStudioError
 from headstudio.flame import HeadModel
 from headstudio.splats import load_avatar
 
-MAX_FILES = 500
-"""Files that are looked at below a folder; beyond, the folder is not one of avatars."""
+MAX_AVATARS = 500
+"""Avatars that are listed of one folder; a list that is longer is of no use."""
+MAX_LOOKED_AT = 20_000
+"""Files of one folder whose header is read: seconds, where most are no avatars."""
 MAX_UPLOAD = 256 << 20
 """Bytes of an avatar that is sent through the page: four million splats."""
 _MARK = b"comment headstudio format_version"
@@ -22,7 +24,7 @@ _HEADER_BYTES = 1 << 16
 
 
 class Library:
-    """Avatar files by the names the page shows.
+    """Avatar files by the names the page shows: their paths below the folder of all places.
 
     Args:
         places: avatar files, whose folders are offered too, and folders, which are searched.
@@ -37,20 +39,33 @@ class Library:
         self._places = [Path(os.path.abspath(place)) for place in places]
         self._uploads = tempfile.TemporaryDirectory(prefix="headstudio-view-")
         self._files: dict[str, Path] = {}
+        self.left_out: list[str] = []
+        """What `refresh` did not look at, in sentences for people; nothing, most often."""
         for place in self._places:
             if not place.exists():
                 raise HeadStudioError(
                     f"{place} does not exist. `headstudio sample --seed 3 --out avatar.ply` makes "
                     "an avatar to try things with."
                 )
+        # Now, not at each look: in place of a folder that is gone its parent would be searched.
+        self._searched = dict.fromkeys(
+            (place, "**/*.ply") if place.is_dir() else (place.parent, "*.ply")
+            for place in self._places
+        )
+        # Of the places, not of what is found in them: no name changes because of a new file.
+        self.folder = Path(os.path.commonpath([folder for folder, _ in self._searched]))
+        """Where all places are; names are relative to it."""
         self.refresh()
 
     def refresh(self) -> list[str]:
-        """Look for files again; returns all names, those given first."""
-        files = list(dict.fromkeys([*self._given(), *self._found()]))
-        base = Path(os.path.commonpath([file.parent for file in files])) if files else Path()
-        self._files = {str(file.relative_to(base)): file for file in files}
-        for file in sorted(Path(self._uploads.name).iterdir()):
+        """Look for files again; returns all names, those given first.
+
+        A file that stays keeps its name. `left_out` says where not all was looked at.
+        """
+        self.left_out = []
+        files = dict.fromkeys([*self._given(), *self._found()])
+        self._files = {str(file.relative_to(self.folder)): file for file in files}
+        for file in sorted(Path(self._uploads.name).glob("*.ply")):
             self._files[self._upload_name(file)] = file
         return self.names
 
@@ -69,10 +84,11 @@ class Library:
         for name, file in self._files.items():
             if file == place or place in file.parents:
                 return name
-        raise HeadStudioError(
+        told = (
             f"there is no avatar in {place}; expected .ply files that `launch.py --export` or "
             "`headstudio sample` has written."
         )
+        raise HeadStudioError(" ".join([told, *self.left_out]))
 
     def open(self, name: str) -> Player:
         """Load an avatar.
@@ -118,11 +134,23 @@ class Library:
                 yield place
 
     def _found(self) -> Iterator[Path]:
-        for place in self._places:
-            candidates = place.rglob("*.ply") if place.is_dir() else place.parent.glob("*.ply")
-            # Sorted within what was looked at: a folder may hold more than can be.
-            looked_at = sorted(file for file, _ in zip(candidates, range(MAX_FILES), strict=False))
-            yield from (file for file in looked_at if is_avatar(file))
+        for folder, pattern in self._searched:
+            yield from sorted(self._avatars(folder, pattern))
+
+    def _avatars(self, folder: Path, pattern: str) -> list[Path]:
+        """The avatars among a folder's files of a pattern, in any order."""
+        found: list[Path] = []
+        for looked_at, file in enumerate(folder.glob(pattern)):
+            if len(found) == MAX_AVATARS or looked_at == MAX_LOOKED_AT:
+                self.left_out.append(
+                    f"There are more .ply files in {folder} than the {looked_at:,} that were "
+                    f"looked at, of which {len(found):,} are avatars; no others are listed. Give "
+                    "an avatar itself, or a folder with fewer files."
+                )
+                break
+            if is_avatar(file):
+                found.append(file)
+        return found
 
 
 def is_avatar(path: Path) -> bool:

@@ -182,9 +182,14 @@ class Page:
         put(self.speed, 1.0)
 
     def offer(self, avatars: Sequence[str]) -> None:
-        """Other names of avatars; what is chosen stays chosen if it is among them."""
-        self.avatar.options = tuple(avatars)
-        self.compare.options = (NOTHING, *avatars)
+        """Other names of avatars.
+
+        What is chosen stays chosen, and on the list even if it is not among them: the page would
+        show another name in its place, which nobody chose; and viser refuses an empty list.
+        """
+        chosen = (self.avatar.value, self.compare.value)
+        self.avatar.options = tuple(dict.fromkeys([*avatars, chosen[0]]))
+        self.compare.options = tuple(dict.fromkeys([NOTHING, *avatars, chosen[1]]))
 
     def show_playing(self, playing: bool) -> None:
         """What the button does next."""

@@ -95,6 +95,7 @@ class Viewer:
         self._show_background()
         self._place_camera()
         self._connect()
+        self._say_what_is_left_out(None)
         self._thread = threading.Thread(target=self._run, name="headstudio-view", daemon=True)
         self._thread.start()
 
@@ -113,7 +114,7 @@ class Viewer:
         self._on_choice(page.compare, self._compare)
         self._on_choice(page.background, self._show_background)
         page.drawn_by.on_update(lambda _: self._wake.set())
-        page.refresh.on_click(lambda event: self._do(event, self._refresh))
+        page.refresh.on_click(lambda event: self._do(event, partial(self._refresh, event.client)))
         page.upload.on_upload(lambda event: self._do(event, self._receive))
         self._server.on_client_connect(self._welcome)
 
@@ -186,8 +187,19 @@ class Viewer:
             self._describe()
         self._place_camera()
 
-    def _refresh(self) -> None:
-        self.page.offer(self._library.refresh())
+    def _refresh(self, client: viser.ClientHandle | None) -> None:
+        names = self._library.refresh()
+        self.page.offer(names)
+        self._say_what_is_left_out(client)
+        if not names:
+            raise HeadStudioError(
+                f"there is no avatar in {self._library.folder} any more; what is shown stays until "
+                "you choose another. Put files there and look again, or open a file."
+            )
+
+    def _say_what_is_left_out(self, client: viser.ClientHandle | None) -> None:
+        for text in self._library.left_out:
+            _notify(client, "Not all files are listed", text)
 
     def _receive(self) -> None:
         sent = self.page.upload.value
