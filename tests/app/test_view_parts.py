@@ -368,6 +368,20 @@ def test_a_file_is_sent_and_a_wrong_one_is_refused(folder, head, monkeypatch):
     assert not place.exists()
 
 
+def test_files_that_are_sent_under_one_name_are_kept_side_by_side(folder, head):
+    library = Library([folder / "first.ply"], head)
+    names = [
+        library.add_upload("avatar.ply", (folder / file).read_bytes())
+        for file in ("first.ply", "runs/second.ply", "first.ply")
+    ]
+    with pytest.raises(HeadStudioError, match=r"^avatar\.ply is not a"):
+        library.add_upload("avatar.ply", b"no avatar")
+    assert names == ["avatar.ply (sent)", "avatar (2).ply (sent)", "avatar (3).ply (sent)"]
+    assert sorted(library.refresh()) == sorted(["first.ply", *names])
+    prompts = [library.open(name).avatar.prompt for name in names]
+    assert prompts == ["the first.ply", "the runs/second.ply", "the first.ply"]
+
+
 # ---------------------------------------------------------------------------------- the thread
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import tempfile
@@ -103,6 +104,8 @@ class Library:
     def add_upload(self, name: str, content: bytes) -> str:
         """Keep a file that was sent, until the program ends; returns what `open` takes.
 
+        Files of one name are kept side by side: ``a.ply``, ``a (2).ply`` …
+
         Raises:
             HeadStudioError: if it is too large, or no avatar of this head.
         """
@@ -111,19 +114,27 @@ class Library:
                 f"{name} has {len(content) >> 20} MiB; at most {MAX_UPLOAD >> 20} can be sent."
             )
         plain = re.sub(r"[^\w.-]+", "_", Path(name.replace("\\", "/")).stem).strip(".") or "avatar"
-        file = Path(self._uploads.name) / f"{plain[:80]}.ply"
-        file.write_bytes(content)
-        try:
-            load_avatar(file, self.head)
-        except HeadStudioError as error:
-            file.unlink()
-            raise HeadStudioError(str(error).replace(str(file), name)) from error
+        # In a folder of its own until it is known to be good.
+        with tempfile.TemporaryDirectory(dir=self._uploads.name) as folder:
+            sent = Path(folder) / "sent.ply"
+            sent.write_bytes(content)
+            try:
+                load_avatar(sent, self.head)
+            except HeadStudioError as error:
+                raise HeadStudioError(str(error).replace(str(sent), name)) from error
+            file = sent.rename(self._free_place(plain[:80]))
         self.refresh()
         return self._upload_name(file)
 
     def close(self) -> None:
         """Remove the files that were sent."""
         self._uploads.cleanup()
+
+    def _free_place(self, stem: str) -> Path:
+        """Where a file that was sent is kept; nothing is there yet."""
+        numbered = (f"{stem} ({number})" for number in itertools.count(2))
+        places = (Path(self._uploads.name) / f"{x}.ply" for x in itertools.chain([stem], numbered))
+        return next(place for place in places if not place.exists())
 
     def _upload_name(self, file: Path) -> str:
         return f"{file.name} (sent)"
