@@ -108,7 +108,7 @@ class Bench:
     def _claim(self, force: bool) -> None:
         """Check that what the folder holds was made with these settings."""
         settings = {"format": FORMAT, **self.settings, "stage": asdict(self.stage)}
-        claim(self.folder, settings, ("avatars", "runs", "results"), force)
+        claim(self.folder, settings, ("avatars", "results"), force, scratch=("runs",))
 
     def _finished(self, job: Job) -> bool:
         path = self._result(job)

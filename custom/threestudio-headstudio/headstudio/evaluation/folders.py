@@ -12,14 +12,22 @@ from headstudio.errors import HeadStudioError
 from headstudio.paths import atomic_write
 
 
-def claim(folder: Path, settings: dict[str, Any], parts: Sequence[str], force: bool) -> None:
+def claim(
+    folder: Path,
+    settings: dict[str, Any],
+    parts: Sequence[str],
+    force: bool,
+    scratch: Sequence[str] = (),
+) -> None:
     """Make sure that all a folder holds is made with the same settings.
 
     Args:
         folder: with its ``settings.json``.
         settings: what results have to have in common, as JSON can hold it.
-        parts: its folders; while there is nothing in the first, it holds no results.
+        parts: its folders of results; while there is nothing in any, it holds none.
         force: remove what is there.
+        scratch: its folders of work under way, in which nothing is a result: what a first attempt
+            that failed leaves there does not tie the folder to that attempt's settings.
 
     Raises:
         HeadStudioError: it holds results of other settings.
@@ -27,9 +35,9 @@ def claim(folder: Path, settings: dict[str, Any], parts: Sequence[str], force: b
     path = folder / "settings.json"
     settings = json.loads(json.dumps(settings))
     if force:
-        for part in parts:
+        for part in (*parts, *scratch):
             shutil.rmtree(folder / part, ignore_errors=True)
-    elif path.exists() and any((folder / parts[0]).glob("*")):
+    elif path.exists() and any(any((folder / part).glob("*")) for part in parts):
         before = read_json(path)
         differing = [k for k in {**before, **settings} if before.get(k) != settings.get(k)]
         if differing:
