@@ -13,7 +13,7 @@ from headstudio.errors import HeadStudioError
 from headstudio.export import export_avatar
 from headstudio.export.gltf import quaternions_xyzw
 from headstudio.export.head_mesh import export_glb, find_targets, srgb_to_linear
-from headstudio.flame import HeadModel, LandmarkEmbedding
+from headstudio.flame import FlameParams, HeadModel, LandmarkEmbedding
 from headstudio.flame.files import HeadArrays
 from headstudio.motion import ARKIT_NAMES, Motion, for_head, load_motion
 from headstudio.paths import find_asset
@@ -153,6 +153,34 @@ def test_a_pose_is_set_and_the_actions_have_their_names(player, rest, tmp_path):
     assert glb.gltf.asset.extras["prompt"] == "a lady with tiger stripes"
 
 
+def test_a_pose_may_have_fewer_coefficients_than_the_head(player, rest, talk, tmp_path):
+    jaw, path = torch.tensor([[0.2, 0.0, 0.0]]), tmp_path / "few.glb"
+    for n, motion in ((0, None), (10, None), (10, talk)):
+        pose = rest.replace(expression=0.5 * torch.ones(1, n), jaw_pose=jaw)
+        export_glb(path, player.avatar, player.head, pose, motion, subdivisions=0)
+        assert np.abs(Glb(path).vertices() - flame_vertices(player, pose)).max() < 1e-4
+
+
+def test_of_a_pose_nothing_is_left_in_a_motion(player, rest, tmp_path):
+    turning = torch.linspace(0, 0.5, 5)[:, None] * torch.tensor([0.0, 1.0, 0.0])
+    motion = Motion(FlameParams.zeros(5, 300, 100).replace(neck_pose=turning), 30.0, "turn")
+    pose = rest.replace(
+        expression=torch.eye(100)[3:4],
+        jaw_pose=torch.tensor([[0.4, 0.0, 0.0]]),
+        translation=torch.tensor([[0.1, 0.0, 0.0]]),
+    )
+    path = tmp_path / "a.glb"
+    export_glb(path, player.avatar, player.head, pose, motion, subdivisions=0)
+    glb = Glb(path)
+    assert np.abs(glb.vertices() - flame_vertices(player, pose)).max() < 1e-4
+    for frame in (0, 4):
+        expected = flame_vertices(player, motion.params[frame])
+        assert np.abs(glb.vertices(frame / 30) - expected).max() < 2e-5
+    # What moves in neither has no channel: the eyes and the whole head.
+    paths = sorted(channel.target.path for channel in glb.gltf.animations[0].channels)
+    assert paths == ["rotation", "rotation", "translation", "weights"]
+
+
 def test_trimesh_reads_the_mesh_as_it_is(player, rest, tmp_path):
     path = tmp_path / "a.glb"
     export_avatar(path, "glb", player.avatar, player.head, subdivisions=1)
@@ -251,6 +279,9 @@ def test_a_head_without_names_and_landmarks_goes_without_actions(player, caplog)
 def test_what_cannot_be_exported_is_refused(player, rest, talk, tmp_path):
     with pytest.raises(HeadStudioError, match="one pose; 180 were given"):
         export_glb(tmp_path / "a.glb", player.avatar, player.head, talk.params)
+    many = rest.replace(expression=torch.ones(1, player.head.n_expression + 5))
+    with pytest.raises(HeadStudioError, match="105 expression coefficients, the head has 100"):
+        export_glb(tmp_path / "a.glb", player.avatar, player.head, many)
     with pytest.raises(HeadStudioError, match="9 subdivisions"):
         export_glb(tmp_path / "a.glb", player.avatar, player.head, subdivisions=9)
     with pytest.raises(HeadStudioError, match="holds one pose and no motion"):

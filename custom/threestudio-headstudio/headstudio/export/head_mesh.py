@@ -16,6 +16,7 @@ from headstudio.export.gltf import Joint, SkinnedMesh, Track, quaternions_xyzw, 
 from headstudio.export.subdivide import FineMesh
 from headstudio.flame import POSE_NAMES, FlameParams, HeadModel
 from headstudio.motion import ARKIT_NAMES, Motion, for_head
+from headstudio.motion.interpolate import pad_expression
 from headstudio.render.mesh import vertex_normals
 from headstudio.splats import Avatar, pose_splats, triangle_frames
 
@@ -62,12 +63,13 @@ def export_glb(
         head: the model it rides on.
         pose: of one row, in which the head stands as long as nothing moves it; None is at rest.
             It is set by weights and joints, so that it can be changed by whoever opens the file.
-        motion: becomes the file's animation.
+            The expression may have fewer columns than the head, the rest being zero.
+        motion: becomes the file's animation, in which nothing is left of the pose.
         subdivisions: how often triangles are cut in four, for colours of four times the detail.
 
     Raises:
-        HeadStudioError: several poses, subdivisions that make no sense, or a motion the head
-            cannot play.
+        HeadStudioError: several poses, coefficients the head does not have, subdivisions that
+            make no sense, or a motion the head cannot play.
     """
     if not 0 <= subdivisions <= MAX_SUBDIVISIONS:
         raise HeadStudioError(
@@ -76,11 +78,12 @@ def export_glb(
     if pose is not None and pose.batch_size != 1:
         raise HeadStudioError(f"a mesh stands in one pose; {pose.batch_size} were given.")
     motion = None if motion is None else for_head(motion, head)
-    now = FlameParams.zeros(1, head.n_shape, head.n_expression) if pose is None else pose.to("cpu")
+    now = FlameParams.zeros(1, 0, 0) if pose is None else pose.to("cpu")
+    now = pad_expression(now, head.n_expression)
     moving = [now.expression] if motion is None else [now.expression, motion.params.expression]
     targets = find_targets(head, avatar.shape, torch.cat(moving))
     mesh = _skinned_mesh(avatar, head, targets, now, subdivisions)
-    write_glb(path, mesh, None if motion is None else _track(motion, targets))
+    write_glb(path, mesh, None if motion is None else _track(motion, targets, now))
 
 
 def find_targets(head: HeadModel, shape: Tensor, used: Tensor) -> Targets:
@@ -182,24 +185,27 @@ def _rotations(params: FlameParams) -> dict[int, np.ndarray]:
     }
 
 
-def _track(motion: Motion, targets: Targets) -> Track:
-    """A motion as an animation of what it moves."""
-    params = motion.params.to("cpu")
-    full = params.expand()
-    still = FlameParams.zeros(1, 0, 0)
+def _track(motion: Motion, targets: Targets, now: FlameParams) -> Track:
+    """A motion as an animation of what it moves, or has at rest where the pose ``now`` has not."""
+    full = motion.params.to("cpu").expand()
+
+    def used(values: Tensor, still: Tensor) -> bool:
+        # What has no channel stays as it is in the pose.
+        return bool(torch.any(values != 0) or torch.any(still != 0))
+
     rotations = {
         i: quaternions
         for i, quaternions in _rotations(full).items()
-        if torch.any(getattr(params, POSE_NAMES[i]) != getattr(still, POSE_NAMES[i]))
+        if used(getattr(full, POSE_NAMES[i]), getattr(now, POSE_NAMES[i]))
     }
     weights = targets.weights(full.expression)
     offset = full.translation.double().numpy()
     return Track(
         name=motion.name or "motion",
         seconds=np.arange(len(motion)) / motion.fps,
-        weights=weights if np.any(weights) else None,
+        weights=weights if np.any(weights) or np.any(targets.weights(now.expression)) else None,
         rotations=rotations,
-        offsets={0: offset} if np.any(offset) else {},
+        offsets={0: offset} if used(full.translation, now.translation) else {},
     )
 
 
