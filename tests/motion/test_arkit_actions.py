@@ -27,7 +27,12 @@ from headstudio.motion import (
     load_motion,
 )
 from headstudio.motion.action_cache import cache_file
-from headstudio.motion.actions import _landmark_model, _landmarks, common_landmarks, fit
+from headstudio.motion.actions import (
+    _landmark_model,
+    common_landmarks,
+    fit,
+    posed_landmarks,
+)
 from headstudio.motion.retarget import actions_of
 from headstudio.paths import find_asset
 
@@ -150,8 +155,10 @@ class TestFit:
         params = fitted.pose(torch.eye(52))
         own = arkit_actions(open_head).pose(torch.eye(52))
         rest = FlameParams.zeros(1)
-        moved = _landmarks(head, params, index) - _landmarks(head, rest, index)
-        wanted = SCALE * (_landmarks(open_head, own, index) - _landmarks(open_head, rest, index))
+        moved = posed_landmarks(head, params, index) - posed_landmarks(head, rest, index)
+        wanted = SCALE * (
+            posed_landmarks(open_head, own, index) - posed_landmarks(open_head, rest, index)
+        )
         left = (moved - wanted).square().sum(-1).mean(-1).sqrt()
         torch.testing.assert_close(fitted.residual, left, atol=2e-6, rtol=1e-3)
         torch.testing.assert_close(fitted.target, wanted.norm(dim=-1).amax(-1), atol=2e-6, rtol=0)
@@ -173,7 +180,7 @@ class TestFit:
         )
         small = _landmark_model(head, index)
         assert len(small.v_template) < 500
-        difference = _landmarks(small, params, index) - _landmarks(head, params, index)
+        difference = posed_landmarks(small, params, index) - posed_landmarks(head, params, index)
         assert difference.abs().max() < 1e-6
 
 
@@ -274,9 +281,9 @@ class TestForHead:
         assert theirs.expression_names == []
         index = common_landmarks(head, open_head)
         rest = FlameParams.zeros(1)
-        moved = _landmarks(head, theirs.params, index) - _landmarks(head, rest, index)
+        moved = posed_landmarks(head, theirs.params, index) - posed_landmarks(head, rest, index)
         ours = for_head(motion, open_head).params
-        wanted = _landmarks(open_head, ours, index) - _landmarks(open_head, rest, index)
+        wanted = posed_landmarks(open_head, ours, index) - posed_landmarks(open_head, rest, index)
         missed = (moved - SCALE * wanted).square().sum() / (SCALE * wanted).square().sum()
         assert missed < 0.03
 
@@ -336,6 +343,22 @@ class TestForHead:
         driven = for_head(motion, open_head, flame=head)
         column = open_head.expression_names.index("eyeBlinkRight")
         assert driven.params.expression[2, column] > 0.8
+        # Their names say which they are, not their places.
+        turned = FlameParams.zeros(1).replace(expression=tracked.flip(1))
+        motion = Motion(turned, 30, "clip", list(FLAME_NAMES)[::-1])
+        again = for_head(motion, open_head, flame=head)
+        assert torch.equal(again.params.expression, driven.params.expression)
+
+    def test_flame_coefficients_rest_on_a_head_with_other_actions(
+        self, open_head: HeadModel, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        bare = read_head(find_asset("flame/open_head.npz"))
+        head = HeadModel(dataclasses.replace(bare, expression_names=["grin", "frown"]))
+        tracked = FlameParams.zeros(1).replace(expression=torch.ones(5, 100))
+        motion = for_head(Motion(tracked, 30, "clip", list(FLAME_NAMES)), head, flame=open_head)
+        assert not motion.params.expression.any()
+        assert motion.expression_names == ["grin", "frown"]
+        assert "does not name all of these" in caplog.text
 
     def test_a_head_without_landmarks_rests_with_a_warning(
         self, open_head: HeadModel, caplog: pytest.LogCaptureFixture

@@ -9,7 +9,13 @@ from omegaconf import OmegaConf
 
 from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams, HeadModel
-from headstudio.motion import Motion, MotionSampler, MotionSamplerConfig, for_head
+from headstudio.motion import (
+    Motion,
+    MotionSampler,
+    MotionSamplerConfig,
+    concatenate,
+    for_head,
+)
 
 
 def fake_head(n_expression: int = 5, names: tuple[str, ...] = ()) -> HeadModel:
@@ -122,6 +128,14 @@ class TestForHead:
         assert not fitted[:, 5:].any()
         assert torch.equal(fitted[:, :5], numbered(1, 3).params.expression)
 
+    def test_unnamed_coefficients_get_the_heads_names(self) -> None:
+        head = fake_head(5, ("a", "b", "c", "d", "e"))
+        named = numbered(101, 4)
+        named.expression_names = ["e", "d", "c", "b", "a"]
+        both = [for_head(motion, head) for motion in (numbered(1, 3), named)]
+        assert both[0].expression_names == ["a", "b", "c", "d", "e"]
+        assert len(concatenate(both, transition=0)) == 7
+
     def test_unnamed_coefficients_in_use_are_not_cut(self) -> None:
         with pytest.raises(HeadStudioError, match="uses 5 expression coefficients, the head has 3"):
             for_head(numbered(1, 3), fake_head(3))
@@ -139,6 +153,26 @@ class TestForHead:
         fitted = for_head(motion, fake_head(4, ("blink", "frown", "smile")))
         assert fitted.params.expression.tolist() == [[0, 2, 1, 0]]
         assert fitted.expression_names == ["blink", "frown", "smile"]
+
+    def test_some_of_flames_coefficients_find_their_place(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        params = FlameParams.zeros(1, 4, 2).replace(expression=torch.tensor([[1.0, 2.0]]))
+        motion = Motion(params, 30, "two", ["flame003", "flame001"])
+        fitted = for_head(motion, fake_head(5))
+        assert fitted.params.expression.tolist() == [[2, 0, 1, 0, 0]]
+        assert fitted.expression_names == []
+        assert not caplog.records
+
+    def test_coefficients_without_names_behind_others_rest_with_a_warning(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        motion = numbered(1, 3)
+        motion.expression_names = ["flame002", "flame001"]
+        fitted = for_head(motion, fake_head())
+        assert torch.equal(fitted.params.expression[:, :2], motion.params.expression[:, :2])
+        assert not fitted.params.expression[:, 2:].any()
+        assert "names 2 of its expression coefficients and uses more" in caplog.text
 
     def test_actions_the_head_does_not_know_rest_with_a_warning(
         self, caplog: pytest.LogCaptureFixture

@@ -75,11 +75,16 @@ def arkit_actions(head: HeadModel, cache: Path | None = None) -> Actions:
     Raises:
         HeadStudioError: a head without landmarks, or the open head's file is missing.
     """
-    if set(ARKIT_NAMES) <= set(head.expression_names):
+    if names_actions(head):
         return _own(head)
     from headstudio.motion.action_cache import cached
 
     return cached(head, open_head(), cache)
+
+
+def names_actions(head: HeadModel) -> bool:
+    """Whether all of `ARKIT_NAMES` are expression dimensions of a head."""
+    return set(ARKIT_NAMES) <= set(head.expression_names)
 
 
 @lru_cache(maxsize=1)
@@ -110,7 +115,7 @@ def landmark_movements(head: HeadModel, index: list[int]) -> Tensor:
     poses = torch.zeros(len(ARKIT_NAMES) + 1, head.n_expression, device=head.v_template.device)
     for row, name in enumerate(ARKIT_NAMES):
         poses[row, head.expression_names.index(name)] = 1
-    points = _landmarks(
+    points = posed_landmarks(
         head, FlameParams.zeros(1).to(poses.device).replace(expression=poses), index
     )
     return points[:-1] - points[-1]
@@ -169,13 +174,19 @@ def size_ratio(head: HeadModel, pattern: HeadModel, index: list[int]) -> float:
     spreads = []
     for model in (head, pattern):
         rest = FlameParams.zeros(1).to(model.v_template.device)
-        points = _landmarks(model, rest, index)[0]
+        points = posed_landmarks(model, rest, index)[0]
         spreads.append(float((points - points.mean(0)).square().sum(-1).mean().sqrt()))
     return spreads[0] / spreads[1]
 
 
-def _landmarks(head: HeadModel, params: FlameParams, index: list[int]) -> Tensor:
-    """Chosen landmarks [P, L, 3] of posed heads."""
+def posed_landmarks(head: HeadModel, params: FlameParams, index: list[int]) -> Tensor:
+    """Chosen landmarks [P, L, 3] of posed heads, metres, on the head's device.
+
+    Args:
+        head: one that has these landmarks.
+        params: its poses.
+        index: MediaPipe's numbers of the landmarks.
+    """
     with torch.no_grad():
         return head.landmark_points(head(params))[:, _rows(head, index)]
 
@@ -269,7 +280,7 @@ class _Solver:
         return theta
 
     def _points(self, theta: Tensor) -> Tensor:
-        return _landmarks(self.head, self.params(theta), self.index)
+        return posed_landmarks(self.head, self.params(theta), self.index)
 
 
 def as_numpy(actions: Actions) -> dict[str, np.ndarray]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,8 @@ from headstudio.motion.actions import (
     arkit_actions,
     common_landmarks,
     landmark_movements,
+    names_actions,
+    posed_landmarks,
     size_ratio,
 )
 from headstudio.motion.arkit import ARKIT_NAMES
@@ -31,14 +34,16 @@ _JOINTS = ("jaw_pose", "leye_pose", "reye_pose")
 def for_head(motion: Motion, head: HeadModel, flame: HeadModel | None = None) -> Motion:
     """The motion with expression coefficients for this head.
 
-    - Coefficients without names are taken to be the head's own.
+    - Coefficients without names are taken to be the head's own, and get its names.
     - Coefficients named as the head's are reordered.
     - ARKit's actions on a head without names, such as FLAME, become the expression, jaw and eyes
       that are fitted to them (`headstudio.motion.arkit_actions`).
-    - FLAME's coefficients (`FLAME_NAMES`) fit any head without names. On a head with names they
-      mean nothing: they are turned into its actions if ``flame`` is given, and stay at rest
-      otherwise, with a warning. Rotations and translation are kept in any case.
-    - Actions the head does not have stay at rest, with a warning.
+    - FLAME's coefficients (`FLAME_NAMES`, or some of them) fit any head without names. On a head
+      with names they mean nothing: they are turned into its actions if ``flame`` is given and it
+      has ARKit's, and stay at rest otherwise, with a warning. Rotations and translation are kept in
+      any case.
+    - Actions the head does not have stay at rest, with a warning; so do coefficients without names
+      behind others with names.
 
     Args:
         motion: any.
@@ -46,32 +51,37 @@ def for_head(motion: Motion, head: HeadModel, flame: HeadModel | None = None) ->
         flame: the FLAME model that FLAME's coefficients belong to.
 
     Raises:
-        HeadStudioError: unnamed coefficients in use beyond those the head has.
+        HeadStudioError: unnamed coefficients, or FLAME's, in use beyond those the head has; with
+            ``flame``, heads that have no landmarks or share too few.
     """
     names, width = motion.expression_names, head.n_expression
-    flames = bool(names) and set(names) <= set(FLAME_NAMES)
-    if flames and head.expression_names:
-        return _from_flame(motion, head, flame)
-    if flames or not names or names == head.expression_names:
+    if names and set(names) <= set(FLAME_NAMES):
+        if head.expression_names:
+            return _from_flame(motion, head, flame)
+        motion = replace(
+            motion,
+            params=motion.params.replace(expression=_columns(motion, FLAME_NAMES)),
+            expression_names=[],
+        )
+    if not motion.expression_names or motion.expression_names == head.expression_names:
         return replace(
             motion,
             params=pad_expression(motion.params, width),
-            expression_names=list(head.expression_names) if names else [],
+            expression_names=list(head.expression_names),
         )
     expression = motion.params.expression
     used = [name for i, name in enumerate(names) if bool((expression[:, i] != 0).any())]
     params = motion.params.replace(expression=expression.new_zeros(len(expression), width))
     fitted: list[str] = []
-    if not head.expression_names and set(used) & set(ARKIT_NAMES):
+    if head.expression_names:
+        own = _columns(motion, head.expression_names)
+        params.expression[:, : own.shape[1]] = own
+    elif set(used) & set(ARKIT_NAMES):
         try:
-            params = _add(params, arkit_actions(head).pose(_weights(motion)))
+            params = _add(params, arkit_actions(head).pose(_columns(motion, ARKIT_NAMES)))
             fitted = [name for name in used if name in ARKIT_NAMES]
         except HeadStudioError as error:
             _log.warning("ARKit's actions cannot be fitted to head model %r: %s", head.name, error)
-    for name in used:
-        if name in head.expression_names:
-            column = expression[:, names.index(name)]
-            params.expression[:, head.expression_names.index(name)] = column
     lost = [name for name in used if name not in head.expression_names and name not in fitted]
     if lost:
         _log.warning(
@@ -85,7 +95,7 @@ def for_head(motion: Motion, head: HeadModel, flame: HeadModel | None = None) ->
 
 def _from_flame(motion: Motion, head: HeadModel, flame: HeadModel | None) -> Motion:
     """FLAME's coefficients on a head that names its own."""
-    expression = motion.params.expression
+    expression = _columns(motion, FLAME_NAMES)
     names = list(head.expression_names)
     zeros = expression.new_zeros(len(expression), head.n_expression)
     rest = replace(motion, params=motion.params.replace(expression=zeros), expression_names=names)
@@ -96,6 +106,15 @@ def _from_flame(motion: Motion, head: HeadModel, flame: HeadModel | None) -> Mot
             "motion %r has FLAME's expression coefficients, whose meaning only a FLAME model tells;"
             " on head model %r they stay at rest, and jaw, neck and eyes move. Give the FLAME file "
             "(--flame) to turn them into the head's actions.",
+            motion.name,
+            head.name,
+        )
+        return rest
+    if not names_actions(head):
+        _log.warning(
+            "motion %r has FLAME's expression coefficients, which are turned into ARKit's actions; "
+            "head model %r does not name all of these, so that its expression stays at rest, and "
+            "jaw, neck and eyes move.",
             motion.name,
             head.name,
         )
@@ -124,14 +143,10 @@ def actions_of(expression: Tensor, flame: HeadModel, head: HeadModel) -> Tensor:
     index = common_landmarks(head, flame)
     free = [i for i, name in enumerate(ARKIT_NAMES) if not name.startswith(("eyeLook", "jawOpen"))]
     basis = landmark_movements(head, index)[free].double().cpu().reshape(len(free), -1).numpy()
-    place = {number: row for row, number in enumerate(flame.landmarks.mediapipe_index.tolist())}
-    rows = torch.tensor([place[number] for number in index])
-    with torch.no_grad():
-        zeros = FlameParams.zeros(1).to(flame.v_template.device)
-        rest = flame.landmark_points(flame(zeros))[0].cpu()
-        posed = zeros.replace(expression=expression.to(flame.v_template))
-        moved = flame.landmark_points(flame(posed)).cpu()
-    movement = (moved - rest)[:, rows].double() / size_ratio(flame, head, index)
+    rest = FlameParams.zeros(1).to(flame.v_template.device)
+    posed = rest.replace(expression=expression.to(flame.v_template))
+    moved = posed_landmarks(flame, posed, index) - posed_landmarks(flame, rest, index)
+    movement = moved.cpu().double() / size_ratio(flame, head, index)
     # The normal equations' Cholesky factor: 42 by 42 in place of 390 by 42 for every frame.
     normal = basis @ basis.T + LANDMARK_SIGMA**2 * np.eye(len(free))
     factor = np.linalg.cholesky(normal)
@@ -142,14 +157,21 @@ def actions_of(expression: Tensor, flame: HeadModel, head: HeadModel) -> Tensor:
     return weights
 
 
-def _weights(motion: Motion) -> Tensor:
-    """Strengths [T, 52] of a motion's ARKit actions, in the order of `ARKIT_NAMES`."""
+def _columns(motion: Motion, names: Sequence[str]) -> Tensor:
+    """Coefficients [T, len(names)] of these names; those that the motion does not name are 0."""
     expression = motion.params.expression
-    weights = expression.new_zeros(expression.shape[0], len(ARKIT_NAMES))
-    for column, name in enumerate(motion.expression_names):
-        if name in ARKIT_NAMES:
-            weights[:, ARKIT_NAMES.index(name)] = expression[:, column]
-    return weights
+    columns = expression.new_zeros(len(expression), len(names))
+    for place, name in enumerate(motion.expression_names):
+        if name in names:
+            columns[:, names.index(name)] = expression[:, place]
+    nameless = expression[:, len(motion.expression_names) :]
+    if bool((nameless != 0).any()):
+        _log.warning(
+            "motion %r names %d of its expression coefficients and uses more; these stay at rest.",
+            motion.name,
+            len(motion.expression_names),
+        )
+    return columns
 
 
 def _add(params: FlameParams, change: FlameParams) -> FlameParams:
