@@ -141,12 +141,13 @@ def test_a_failed_training_is_said_and_leaves_nothing_half_done(bench, prompt):
     assert not (bench.folder / "results").exists()
     # Nor does the folder of the run hold the next attempt to the same settings.
     assert any((bench.folder / "runs").iterdir())
-    bench.settings["overrides"] = ["a.b=2"]
     fail.unlink()
-    assert bench.run([Job(prompt, 0)], say=lambda line: None)["finished"] == 1
+    failed = bench.trainer
+    trainer = Trainer(failed.config, failed.device, ["a.b=2"], failed.jobs, failed.launch)
+    again = replace(bench, trainer=trainer, settings={"overrides": list(trainer.overrides)})
+    assert again.run([Job(prompt, 0)], say=lambda line: None)["finished"] == 1
     # But results do, whose avatar is gone.
     (bench.folder / "avatars/one-s0.ply").unlink()
-    bench.settings["overrides"] = ["a.b=3"]
     with pytest.raises(HeadStudioError, match=r"other settings \(overrides\)"):
         bench.run([Job(prompt, 0)], say=lambda line: None)
 
