@@ -115,6 +115,8 @@ def test_a_timeline_has_steps_with_durations():
         ("smile 0.5 0.6", "more than one intensity"),
         ("smile 1s 2s", "two durations"),
         ("smile 0s", "lasts 0 s"),
+        ("smile -1s", "lasts -1 s"),
+        ("smile 1s, sad -250ms", "lasts -0.25 s"),
         ("smile 4000s", "lasts 4000 s"),
         ("", "part without an expression"),
         ("smile,,sad", "part without an expression"),
@@ -146,6 +148,12 @@ def test_a_timeline_eases_from_face_to_face():
     # Slope is bounded by smoothstep's, 1.5 times the mean, and there are no jumps between steps.
     assert np.abs(np.diff(smile)).max() <= 1.5 * full / (TRANSITION * 50) + 1e-6
     assert np.all(np.diff(smile[: reached + 1]) >= 0)
+
+
+def test_a_timeline_of_one_step_begins_neutral_too():
+    alone, first = (plain(text, fps=50) for text in ("smile 1s", "smile 1s, smile 1s"))
+    assert curve(alone, "mouthSmileLeft")[0] == 0
+    torch.testing.assert_close(alone.params.expression, first.params.expression[:50])
 
 
 def test_a_single_face_is_there_from_first_to_last(head):

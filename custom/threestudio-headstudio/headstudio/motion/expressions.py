@@ -27,7 +27,8 @@ STEP_SECONDS = 1.0
 MAX_SECONDS = 3600.0
 _ARKIT = {name.lower(): name for name in ARKIT_NAMES}
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)"
-_DURATION = re.compile(rf"({_NUMBER})\s*(ms|s|secs?|seconds?)\b", re.IGNORECASE)
+# With its sign, so that it is not taken for a name's hyphen: a negative duration is a mistake.
+_DURATION = re.compile(rf"(-?{_NUMBER})\s*(ms|s|secs?|seconds?)\b", re.IGNORECASE)
 _INTENSITY = re.compile(rf"(-?{_NUMBER})(%?)")
 
 

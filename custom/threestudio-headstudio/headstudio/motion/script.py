@@ -30,7 +30,7 @@ def script_motion(
 ) -> Motion:
     """A motion from words; see `headstudio.motion.expressions` for the grammar.
 
-    A timeline begins at the neutral face. Each step eases into its face within
+    A timeline, of one step too, begins at the neutral face. Each step eases into its face within
     `TRANSITION` seconds, or 60 % of its duration if that is less, and holds it. A single face is
     held from beginning to end. Blinks, sway and glances depend on ``seed`` alone, not on ``fps``,
     and are at rest in the first frame.
@@ -54,10 +54,11 @@ def script_motion(
         raise HeadStudioError(
             f"fps is {fps} and sway_amount {sway_amount}; expected a positive number and 0 or more."
         )
-    steps = _timed(parse_script(text), text, seconds)
+    parsed = parse_script(text)
+    steps = _timed(parsed, text, seconds)
     total = sum(step.seconds or 0.0 for step in steps)
     t = np.arange(max(1, round(total * fps))) / fps
-    curves, neck, gesture = _faces(steps, t)
+    curves, neck, gesture = _faces(steps, t, from_rest=parsed[0].seconds is not None)
 
     swaying = sway_amount * sway(t, total, seed)
     aside = swaying + gesture
@@ -87,16 +88,19 @@ def _timed(steps: list[Step], text: str, seconds: float | None) -> list[Step]:
 
 
 def _faces(
-    steps: list[Step], t: np.ndarray
+    steps: list[Step], t: np.ndarray, from_rest: bool
 ) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
-    """Curves [T] of all actions, and rotations [T, 3] of the neck: held, and of gestures."""
+    """Curves [T] of all actions, and rotations [T, 3] of the neck: held, and of gestures.
+
+    The first face comes from rest, as in a timeline, or is there from the start.
+    """
     width = len(ARKIT_NAMES)
     rows = np.zeros((len(steps), width + 3))
     for row, step in zip(rows, steps, strict=True):
         row[:width] = [step.face.actions.get(name, 0.0) for name in ARKIT_NAMES]
         row[width:] = step.face.turn
-    # One face is there from the start; a timeline comes from rest.
-    before = rows if len(steps) == 1 else np.concatenate([np.zeros((1, width + 3)), rows[:-1]])
+    first = np.zeros((1, width + 3)) if from_rest else rows[:1]
+    before = np.concatenate([first, rows[:-1]])
     values = np.zeros((len(t), width + 3))
     gesture = np.zeros((len(t), 3))
     start = 0.0
