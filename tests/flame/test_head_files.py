@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import io
 import zipfile
 from collections.abc import Callable
@@ -105,6 +106,21 @@ def test_missing_file_folder_and_foreign_suffix(tmp_path: Path) -> None:
     (tmp_path / "head.obj").write_text("v 0 0 0\n")
     with pytest.raises(HeadStudioError, match=r"ends in '\.obj'"):
         HeadModel.load(tmp_path / "head.obj")
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".pkl"])
+def test_a_file_that_may_not_be_read(
+    suffix: str, head_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As whom tests run may be allowed to read everything.
+    def denied(path: Path, *args: object, **kwargs: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    path = head_file.rename(head_file.with_suffix(suffix))
+    monkeypatch.setattr(Path, "open", denied)
+    message = rf"{path} cannot be opened \(Permission denied\); expected a head model .* may read"
+    with pytest.raises(HeadStudioError, match=message):
+        HeadModel.load(path)
 
 
 def test_damage_anywhere_is_reported(head_file: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -275,6 +276,22 @@ def test_files_without_parameters(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", jaw_pose=JAW)
     with pytest.raises(HeadStudioError, match="lacks fps"):
         read_motion(tmp_path / "d.npz")
+
+
+@pytest.mark.parametrize("name", ["a.pkl", "a.mat", "a.csv", "a.npy", "a.npz", "EMOCA's"])
+def test_files_that_may_not_be_read(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As whom tests run may be allowed to read everything.
+    def denied(path: Path, *args: Any, **kwargs: Any) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    path = tmp_path / name
+    path.touch() if path.suffix else path.mkdir()
+    monkeypatch.setattr(Path, "open", denied)
+    monkeypatch.setattr(Path, "iterdir", denied)
+    with pytest.raises(HeadStudioError, match=r"cannot be opened \(Permission denied\); expected"):
+        read_motion(path)
 
 
 def test_a_promising_zip(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -58,14 +59,34 @@ def require_file(path: str | Path, what: str) -> Path:
     """Return ``path`` if it is a file that can be opened.
 
     Raises:
-        HeadStudioError: if it is missing or a folder; ``what`` names what was being looked for.
+        HeadStudioError: if it is missing, a folder or not to be read; ``what`` names what was being
+            looked for.
     """
     path = Path(path)
-    if path.is_dir():
-        raise HeadStudioError(f"{path} is a folder; expected {what}.")
-    if not path.is_file():
-        raise HeadStudioError(f"{path} does not exist; expected {what}.")
+    with reading(path, what):
+        if path.is_dir():
+            raise HeadStudioError(f"{path} is a folder; expected {what}.")
+        if not path.is_file():
+            raise HeadStudioError(f"{path} does not exist; expected {what}.")
+        with path.open("rb"):
+            pass
     return path
+
+
+@contextmanager
+def reading(path: Path, what: str) -> Iterator[None]:
+    """Looks at files in a ``with`` block, and says it in a sentence where that is not allowed.
+
+    Raises:
+        HeadStudioError: in place of an OSError; names the file, or else ``path``.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise HeadStudioError(
+            f"{error.filename or path} cannot be opened ({error.strerror}); expected {what} that "
+            "you may read. Change its permissions, or give another."
+        ) from error
 
 
 def read_npz(

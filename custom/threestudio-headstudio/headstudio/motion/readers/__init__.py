@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from headstudio.errors import HeadStudioError
 from headstudio.flame import HeadModel
+from headstudio.flame.npz import reading
 from headstudio.motion.motion import Motion
-from headstudio.motion.readers.detect import read_file, read_folder
+from headstudio.motion.readers.detect import WHAT, read_file, read_folder
 from headstudio.motion.readers.recording import Recording
 
 __all__ = ["Recording", "read_motion", "read_recording"]
@@ -28,14 +28,13 @@ def read_recording(path: str | Path, fps: float | None = None) -> Recording:
         coefficients are FLAME's or ARKit's actions, as ``expression_names`` says.
 
     Raises:
-        HeadStudioError: missing, damaged, hostile or unknown file, or an impossible ``fps``.
+        HeadStudioError: missing, unreadable, damaged, hostile or unknown file, or an impossible
+            ``fps``.
     """
     path = Path(path)
-    if path.is_dir():
-        return read_folder(path, fps)
-    if not path.is_file():
-        raise HeadStudioError(f"{path} does not exist; expected a motion file or folder.")
-    return read_file(path, fps)
+    with reading(path, WHAT):
+        folder = path.is_dir()
+    return read_folder(path, fps) if folder else read_file(path, fps)
 
 
 def read_motion(

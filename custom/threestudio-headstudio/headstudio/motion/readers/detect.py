@@ -10,7 +10,7 @@ from typing import Any
 
 from headstudio.errors import HeadStudioError
 from headstudio.flame import read_npz
-from headstudio.flame.npz import ZIP_DAMAGE
+from headstudio.flame.npz import ZIP_DAMAGE, reading, require_file
 from headstudio.motion.files import KEYS as MOTION_KEYS
 from headstudio.motion.files import MAX_BYTES, load_motion
 from headstudio.motion.readers import deca, gaussian_avatars, live_link, mediapipe, pickled, show
@@ -19,6 +19,8 @@ from headstudio.motion.readers.npy import read_npy
 from headstudio.motion.readers.recording import Rate, Recording, rate
 
 OURS = "HeadStudio"
+WHAT = "a motion file or folder"
+"""What is expected, for messages."""
 KNOWN = (
     "Read are SHOW and TalkSHOW (.pkl, .npy), VHAP and GaussianAvatars (.npz), DECA and EMOCA "
     "(.npy, .npz, .pkl, .mat, folders), Live Link Face (.csv), MediaPipe's scores (.json) and "
@@ -33,6 +35,7 @@ def read_file(path: Path, fps: float | None) -> Recording:
     Raises:
         HeadStudioError: a format that is not known, or whatever is wrong with the file.
     """
+    path = require_file(path, WHAT)
     with path.open("rb") as stream:
         start = stream.read(256)
     if not start:
@@ -153,7 +156,7 @@ def read_folder(folder: Path, fps: float | None) -> Recording:
     """A recording of a folder with a file, or a folder of EMOCA's, for each frame.
 
     Raises:
-        HeadStudioError: no such files, or whatever is wrong with one.
+        HeadStudioError: no such files, or none that may be read, or whatever is wrong with one.
     """
     files = sorted(folder.glob("*.npz"), key=lambda file: _natural(file.name))
     if files:
@@ -163,19 +166,27 @@ def read_folder(folder: Path, fps: float | None) -> Recording:
             return gaussian_avatars.read_folder(frames, folder, fps)
         if all(deca.recognises(frame) for frame in frames):
             return deca.read_frames(list(frames), folder, fps)
-    images = [folder] if _has_code(folder) else []
-    images = images or [sub for sub in folder.iterdir() if sub.is_dir() and _has_code(sub)]
+    images = _images(folder)
     if not images:
         raise HeadStudioError(
             f"{folder} is a folder without motions: neither .npz files of VHAP nor folders of "
             f"EMOCA with exp.npy and pose.npy. {KNOWN}"
         )
-    codes = [_code(image) for image in sorted(images, key=lambda image: _natural(image.name))]
+    codes = [_code(image) for image in images]
     return (
         deca.read(codes[0], folder, fps)
         if len(codes) == 1
         else deca.read_frames(list(codes), folder, fps)
     )
+
+
+def _images(folder: Path) -> list[Path]:
+    """Folders of EMOCA's, in order: this one, or those inside of it."""
+    with reading(folder, WHAT):
+        if _has_code(folder):
+            return [folder]
+        found = [sub for sub in folder.iterdir() if sub.is_dir() and _has_code(sub)]
+    return sorted(found, key=lambda image: _natural(image.name))
 
 
 def _has_code(folder: Path) -> bool:
