@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.spatial.transform import Rotation
 
 from headstudio.animation import FastPlayer
@@ -79,6 +80,15 @@ def test_coefficients_that_are_left_out_are_zero(player, poses):
     zeros = torch.zeros_like(poses.expression[:, 7:])
     padded = poses.replace(expression=torch.cat([few.expression, zeros], 1))
     assert torch.equal(fast.head.pack(few), fast.head.pack(padded))
+
+
+def test_coefficients_that_the_head_has_not_are_refused_as_the_player_refuses_them(player, poses):
+    fast = FastPlayer(player.avatar, player.head)
+    cameras = Cameras.orbit(20.0, 5.0, 2.5, 40.0, 8, 8)
+    many = poses.replace(expression=F.pad(poses.expression, (0, 5), value=1.0))
+    for render in (player.render, fast.render):
+        with pytest.raises(HeadStudioError, match=r"105 expression coefficients; .* 100"):
+            render(many, cameras)
 
 
 def test_small_and_large_rotations(player):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,12 @@ import trimesh
 
 from headstudio.errors import HeadStudioError
 from headstudio.render import Cameras, _mesh_cpu, _mesh_torch
-from headstudio.render.mesh import point_visibility, rasterize_mesh, shade_mesh
+from headstudio.render.mesh import (
+    point_visibility,
+    rasterize_mesh,
+    shade_mesh,
+    vertex_normals,
+)
 
 
 def tensors(mesh: trimesh.Trimesh) -> tuple[torch.Tensor, torch.Tensor]:
@@ -111,6 +117,14 @@ def test_shading_of_a_ball_is_the_cosine() -> None:
         shade_mesh(vertices, faces, cameras, light="sun")
 
 
+def test_normals_of_a_ball_point_outwards() -> None:
+    vertices, faces = ball(1.0, 3)
+    lone = torch.cat([vertices, torch.zeros(1, 1, 3)], dim=1)  # a vertex of no face
+    normals = vertex_normals(lone, faces)
+    torch.testing.assert_close(normals[:, :-1], vertices, atol=0.02, rtol=0)
+    assert (normals[:, -1] == 0).all()
+
+
 def test_points_of_a_ball_are_visible_on_the_near_side() -> None:
     vertices, faces = ball()
     g = torch.Generator().manual_seed(0)
@@ -184,4 +198,9 @@ def test_bad_meshes_are_named() -> None:
         rasterize_mesh(vertices, faces.int(), cameras)
     with pytest.raises(HeadStudioError, match=r"points have shape \[4, 3\], expected \[1, L, 3\]"):
         point_visibility(torch.zeros(4, 3), vertices, faces, cameras)
+    for wrong in (-1, 42):
+        faces_of_nothing = torch.cat([faces, torch.tensor([[0, 1, wrong]])])
+        for use in (rasterize_mesh, shade_mesh, partial(point_visibility, vertices)):
+            with pytest.raises(HeadStudioError, match=r"faces have indices .* expected 0 to 41"):
+                use(vertices, faces_of_nothing, cameras)
     assert math.isfinite(float(shade_mesh(vertices, faces, cameras).sum()))

@@ -63,6 +63,10 @@ class FastPlayer:
             params: of P rows, on any device; the shape is not used, the avatar has its own.
             cameras: of P poses, or one set for all; on any device.
             background: ``[3]``; None is black.
+
+        Raises:
+            HeadStudioError: expression coefficients the head does not have, or numbers of poses
+                that neither agree nor are 1.
         """
         packed = self.head.pack(params)
         poses = packed.shape[0] if packed.shape[0] > 1 else cameras.poses

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from headstudio.errors import HeadStudioError
 from headstudio.flame import POSE_NAMES, FlameParams, HeadModel
 from headstudio.render.grouped import GroupedSplats
 from headstudio.splats import Avatar, Splats
@@ -33,6 +34,8 @@ class PreparedHead:
     identity: Tensor  # [3, 3]
     turns: Tensor  # [3, 9]: axis @ turns is the matrix of the cross product with it
     bottom: Tensor  # [4]: 0, 0, 0, 1
+    name: str  # of the head model
+    n_coefficients: int  # expression coefficients that it has, E of them and some that move nothing
 
     @property
     def corrected(self) -> bool:
@@ -45,8 +48,17 @@ class PreparedHead:
         return self.n_expression + N_POSE + 3
 
     def pack(self, params: FlameParams) -> Tensor:
-        """What moves, in one tensor ``[P, n_inputs]`` on the device of the parameters."""
-        size, wanted = params.batch_size, self.n_expression
+        """What moves, in one tensor ``[P, n_inputs]`` on the device of the parameters.
+
+        Raises:
+            HeadStudioError: expression coefficients the head model does not have.
+        """
+        size, wanted, given = params.batch_size, self.n_expression, params.expression.shape[1]
+        if given > self.n_coefficients:
+            raise HeadStudioError(
+                f"got {given} expression coefficients; head model {self.name!r} has "
+                f"{self.n_coefficients}."
+            )
         parts = [params.expression[:, :wanted]]
         if parts[0].shape[1] < wanted:
             parts[0] = F.pad(parts[0], (0, wanted - parts[0].shape[1]))
@@ -92,6 +104,8 @@ def prepare(avatar: Avatar, head: HeadModel) -> tuple[PreparedHead, GroupedSplat
         identity=identity,
         turns=torch.linalg.cross(identity[:, :, None], identity.expand(3, 3, 3), dim=1).flatten(1),
         bottom=torch.tensor([0.0, 0, 0, 1]).to(rest),
+        name=head.name,
+        n_coefficients=head.n_expression,
     )
     return prepared, grouped(splats, group)
 

@@ -53,6 +53,11 @@ def rasterize_mesh(vertices: Tensor, faces: Tensor, cameras: Cameras) -> MeshOut
         cameras: of the same P poses, or one set for all.
 
     On the CPU this is a numba kernel, elsewhere PyTorch operations only.
+
+    Raises:
+        HeadStudioError: shapes or types other than these, numbers of poses that neither agree nor
+            are 1, or (on the CPU, where it can be told without waiting) faces of vertices that
+            there are not.
     """
     vertices, cameras = _checked(vertices, faces, cameras)
     pixels, depths = cameras.project(vertices)
@@ -175,7 +180,12 @@ def point_visibility(
 
 
 def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Unit normals ``[P, V, 3]``, the mean over the faces around a vertex weighted by area."""
+    """Unit normals ``[P, V, 3]``, the mean over the faces around a vertex weighted by area.
+
+    Args:
+        vertices: ``[P, V, 3]``.
+        faces: ``[F, 3]`` indices of vertices; a vertex of none has the normal zero.
+    """
     a, b, c = vertices[:, faces].unbind(2)
     face_normals = torch.linalg.cross(b - a, c - a)
     normals = torch.zeros_like(vertices)
@@ -195,6 +205,13 @@ def _checked(vertices: Tensor, faces: Tensor, cameras: Cameras) -> tuple[Tensor,
         raise HeadStudioError(
             f"faces have shape {list(faces.shape)} and type {faces.dtype}, expected [F, 3] int64."
         )
+    if faces.device.type == "cpu" and faces.numel():  # kernels do not check what they read
+        low, high = (int(x) for x in faces.aminmax())
+        if low < 0 or high >= vertices.shape[1]:
+            raise HeadStudioError(
+                f"faces have indices from {low} to {high}; expected 0 to {vertices.shape[1] - 1}, "
+                f"of one of the {vertices.shape[1]} vertices."
+            )
     poses = max(vertices.shape[0], cameras.poses)
     if vertices.shape[0] not in (1, poses):
         raise HeadStudioError(
