@@ -24,7 +24,6 @@ from headstudio.app.player import DEFAULT_HEAD
 from headstudio.app.view import open_viewer
 from headstudio.app.view.controls import Controls, Rig, combine
 from headstudio.app.view.drawing import LEAST, TALLEST, Body, Draft, draw
-from headstudio.app.view.figure import vertex_normals
 from headstudio.app.view.library import Library, is_avatar
 from headstudio.app.view.playback import Playback
 from headstudio.app.view.server import Server
@@ -139,15 +138,6 @@ def test_pictures_become_smaller_where_they_come_too_slowly_and_larger_again():
     for _ in range(20):
         draft.took(0.02)
     assert draft.height == TALLEST
-
-
-def test_normals_of_a_ball_point_outwards():
-    import trimesh
-
-    ball = trimesh.creation.icosphere(subdivisions=3)
-    vertices = torch.tensor(ball.vertices, dtype=torch.float32)[None]
-    normals = vertex_normals(vertices, torch.tensor(ball.faces))
-    assert torch.allclose(normals, vertices, atol=0.02)
 
 
 # --------------------------------------------------------------------------------- the sliders

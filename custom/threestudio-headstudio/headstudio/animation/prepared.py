@@ -11,6 +11,7 @@ from torch import Tensor
 from headstudio.errors import HeadStudioError
 from headstudio.flame import POSE_NAMES, FlameParams, HeadModel
 from headstudio.render.grouped import GroupedSplats
+from headstudio.render.reference import quats_to_rotations
 from headstudio.splats import Avatar, Splats
 
 N_POSE = 3 * len(POSE_NAMES)
@@ -115,7 +116,7 @@ def grouped(splats: Splats, group: Tensor) -> GroupedSplats:
     """Those of the splats that can be seen, moved by the maps of ``group`` ``[N]`` int64."""
     return GroupedSplats(
         means=splats.means,
-        axes=_rotations(splats.quats) * splats.scales.exp()[:, None, :],
+        axes=quats_to_rotations(splats.quats) * splats.scales.exp()[:, None, :],
         opacities=splats.opacities.sigmoid(),
         colors=splats.rgb(),
         group=group,
@@ -129,12 +130,3 @@ def _siblings(parents: list[int]) -> tuple[tuple[int, int], ...]:
     """
     ends = [i for i in range(1, len(parents)) if parents[i] != parents[i - 1]]
     return tuple((parents[end - 1], end) for end in [*ends, len(parents)])
-
-
-def _rotations(quats: Tensor) -> Tensor:
-    """Rotation matrices ``[N, 3, 3]`` of quaternions wxyz of any length ``[N, 4]``."""
-    w, x, y, z = F.normalize(quats, dim=-1).unbind(-1)
-    rows = [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)]
-    rows += [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)]
-    rows += [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]
-    return torch.stack(rows, -1).unflatten(-1, (3, 3))

@@ -15,6 +15,7 @@ from torch import Tensor
 from headstudio.errors import HeadStudioError
 from headstudio.export.subdivide import FineMesh
 from headstudio.render.mesh import vertex_normals
+from headstudio.render.reference import quats_to_rotations
 from headstudio.splats import PosedSplats
 
 FOOTPRINT = 0.35
@@ -64,7 +65,7 @@ def vertex_colors(
     vertices, face = vertices.detach().cpu().double(), face.cpu()
     posed = (splats.means[0], splats.quats[0], splats.scales[0], splats.opacities, splats.colors)
     means, quats, scales, opacities, rgb = (x.detach().cpu().double() for x in posed)
-    axes = _rotations(quats) * scales[:, None, :]
+    axes = quats_to_rotations(quats) * scales[:, None, :]
     edges = _edges(mesh.faces, len(vertices))
     blur = FOOTPRINT * _mean_edge(vertices, edges)
     reach = REACH * scales.amax(-1)
@@ -121,14 +122,6 @@ def _mean_edge(vertices: Tensor, edges: sparse.csr_matrix) -> Tensor:
     lengths = np.linalg.norm(vertices.numpy()[pairs.row] - vertices.numpy()[pairs.col], axis=1)
     total = np.bincount(pairs.row, lengths, minlength=len(vertices))
     return torch.from_numpy(total / np.maximum(np.asarray(edges.sum(1)).ravel(), 1))
-
-
-def _rotations(quats: Tensor) -> Tensor:
-    w, x, y, z = (quats / torch.linalg.vector_norm(quats, dim=-1, keepdim=True)).unbind(-1)
-    rows = [1 - 2 * (y * y + z * z), 2 * (x * y - w * z), 2 * (x * z + w * y)]
-    rows += [2 * (x * y + w * z), 1 - 2 * (x * x + z * z), 2 * (y * z - w * x)]
-    rows += [2 * (x * z - w * y), 2 * (y * z + w * x), 1 - 2 * (x * x + y * y)]
-    return torch.stack(rows, -1).unflatten(-1, (3, 3))
 
 
 def _pairs(mesh: FineMesh, face: Tensor, rings: int) -> Iterator[tuple[Tensor, Tensor]]:

@@ -15,9 +15,7 @@ class FineMesh:
     coarse_faces: np.ndarray
     """``[F, 3]`` int64, into V vertices."""
     faces: np.ndarray
-    """``[F', 3]`` int64, into V' vertices."""
-    parent: np.ndarray
-    """``[F']`` int64, the coarse triangle each lies in."""
+    """``[F', 3]`` int64, into V' vertices; those of one coarse triangle follow each other."""
     weights: sparse.csr_matrix
     """``[V', V]``: any attribute ``[V, K]`` of the coarse vertices, multiplied from the left, is
     that of the fine ones. The first V rows are the coarse vertices themselves."""
@@ -26,7 +24,7 @@ class FineMesh:
     def of(cls, faces: np.ndarray, n_vertices: int, times: int = 0) -> FineMesh:
         """Cut each triangle ``[F, 3]`` in four at the middles of its edges, so many times."""
         faces = np.asarray(faces, np.int64)
-        mesh = cls(faces, faces, np.arange(len(faces)), sparse.csr_matrix(sparse.eye(n_vertices)))
+        mesh = cls(faces, faces, sparse.csr_matrix(sparse.eye(n_vertices)))
         for _ in range(times):
             mesh = mesh._cut()
         return mesh
@@ -44,6 +42,4 @@ class FineMesh:
             (len(edges), n),
         )
         weights = sparse.vstack([self.weights, halves @ self.weights])
-        return FineMesh(
-            self.coarse_faces, faces, np.repeat(self.parent, 4), sparse.csr_matrix(weights)
-        )
+        return FineMesh(self.coarse_faces, faces, sparse.csr_matrix(weights))

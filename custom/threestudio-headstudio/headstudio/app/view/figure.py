@@ -17,6 +17,7 @@ from headstudio.app.view.drawing import Body
 from headstudio.app.view.splat_buffer import SplatBuffer
 from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams
+from headstudio.render.mesh import vertex_normals
 from headstudio.splats import triangle_frames
 
 _SKIN = (205, 195, 186)
@@ -179,12 +180,3 @@ class Figure:
     def remove(self) -> None:
         """Take everything out of the scene."""
         self._place.remove()
-
-
-def vertex_normals(vertices: Tensor, faces: Tensor) -> Tensor:
-    """Unit normals ``[P, V, 3]`` of vertices ``[P, V, 3]``: those of the triangles around each,
-    weighted by their areas. Zero for a vertex without triangles."""
-    a, b, c = vertices[:, faces].unbind(2)
-    weighted = torch.linalg.cross(b - a, c - a).repeat_interleave(3, dim=1)
-    total = torch.zeros_like(vertices).index_add_(1, faces.reshape(-1), weighted)
-    return torch.nn.functional.normalize(total, dim=-1)
