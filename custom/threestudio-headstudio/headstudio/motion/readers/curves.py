@@ -14,7 +14,7 @@ from headstudio.motion.motion import Motion
 from headstudio.motion.rotations import from_euler
 
 LARGEST = 5.0
-"""Values above are no weights from 0 to 1; some apps write percentages."""
+"""Values beyond it, of either sign, are no weights from 0 to 1; some apps write percentages."""
 
 _BY_LOWER = {name.lower(): name for name in ARKIT_NAMES}
 _JOINTS = ("Head", "LeftEye", "RightEye")
@@ -52,12 +52,13 @@ def curve_motion(
     """
     if not curves:
         raise HeadStudioError(f"{path} has none of ARKit's actions, such as {ARKIT_NAMES[0]!r}.")
-    top = max((abs(float(curve.max(initial=0))), name) for name, curve in curves.items())
-    if top[0] > LARGEST:
-        raise HeadStudioError(
-            f"{path}: {top[1]} goes up to {top[0]:g}; expected 0 to 1. If these are percentages, "
-            "divide them by 100."
-        )
+    for name, curve in curves.items():
+        size = np.abs(curve)
+        if size.max(initial=0) > LARGEST:
+            raise HeadStudioError(
+                f"{path}: {name} goes to {curve[size.argmax()]:g}; expected 0 to 1. If these are "
+                "percentages, divide them by 100."
+            )
     zero = np.zeros(len(next(iter(curves.values()))))
     # A joint of which one angle was recorded has not turned about the other axes.
     angles = {
