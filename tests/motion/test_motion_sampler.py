@@ -101,8 +101,15 @@ def test_rest_is_drawn_as_often_as_asked() -> None:
     resting = (sample(2000, **ALL, rest_probability=0.25).jaw_pose == 0).all(1)
     assert 0.2 < float(resting.float().mean()) < 0.3
     assert not sample(20, **ALL, rest_probability=1.0).expression.any()
-    with pytest.raises(HeadStudioError, match=r"rest_probability is 1\.5"):
-        sample(1, rest_probability=1.5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("rest_probability", 1.5), ("open_probability", -0.1), ("open_deg", 100.0)],
+)
+def test_settings_outside_their_range(name: str, value: float) -> None:
+    with pytest.raises(HeadStudioError, match=f"animation.{name} is {value}; expected a number"):
+        sample(1, **{name: value})
 
 
 def test_a_seed_means_the_same_poses() -> None:

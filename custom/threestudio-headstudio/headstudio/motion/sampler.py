@@ -12,7 +12,7 @@ from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams, HeadModel
 from headstudio.motion.motion import Motion
 from headstudio.motion.retarget import for_head
-from headstudio.settings import setting
+from headstudio.settings import check_all, setting
 
 
 @dataclass
@@ -44,7 +44,7 @@ class MotionSampler:
         config: which parts are taken.
 
     Raises:
-        HeadStudioError: no motions, a probability outside [0, 1], or motions the head cannot play.
+        HeadStudioError: no motions, a setting outside its range, or motions the head cannot play.
     """
 
     def __init__(
@@ -56,10 +56,7 @@ class MotionSampler:
         if not motions:
             raise HeadStudioError("no motions to draw poses from; give at least one motion file.")
         self.config = config or MotionSamplerConfig()
-        if not 0 <= self.config.rest_probability <= 1:
-            raise HeadStudioError(
-                f"rest_probability is {self.config.rest_probability}; expected 0 to 1."
-            )
+        check_all(self.config, "animation", MotionSamplerConfig)
         self._n_shape = head.n_shape
         # The subject's shape is what training learns; a motion's own is another person's.
         nobody = torch.zeros(1, head.n_shape)
