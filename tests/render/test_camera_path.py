@@ -8,8 +8,14 @@ import pytest
 import torch
 
 from headstudio.errors import HeadStudioError
-from headstudio.render import Cameras
-from headstudio.render.camera_path import CameraPath, View, load_camera_path, turntable_azimuths
+from headstudio.render import Cameras, render
+from headstudio.render.camera_path import (
+    FARTHEST,
+    CameraPath,
+    View,
+    load_camera_path,
+    turntable_azimuths,
+)
 
 
 def test_a_fixed_camera_is_the_orbits():
@@ -29,6 +35,28 @@ def test_a_turntable_goes_round_evenly():
     expected = Cameras.orbit(azimuth, 5.0, 2.6, 40.0, 8, 8)
     torch.testing.assert_close(cameras.c2w[:, 0], expected.c2w[0], atol=1e-5, rtol=0)
     assert turntable_azimuths(4, 2).tolist() == [0, 180, 0, 180]
+
+
+def test_a_path_without_time_to_go_it_is_refused():
+    with pytest.raises(HeadStudioError, match=r"turntable cannot take 0 seconds; .* more than 0"):
+        CameraPath.turntable(View(), 0.0)
+    with pytest.raises(HeadStudioError, match="time 1 follows 1; times must grow"):
+        CameraPath((1.0, 1.0), (View(), View()))
+    with pytest.raises(HeadStudioError, match="2 times were given for 1 views"):
+        CameraPath((1.0, 2.0), (View(),))
+
+
+def test_the_farthest_camera_still_sees_the_head():
+    """With a small field of view; what is farther than `Cameras.far` is not drawn."""
+    ball = {
+        "means": torch.tensor([[[-0.75, 0.0, 0.0]]]),  # where the head ends
+        "quats": torch.tensor([[[1.0, 0.0, 0.0, 0.0]]]),
+        "scales": torch.full((1, 1, 3), 0.3),
+        "opacities": torch.tensor([0.9]),
+        "colors": torch.ones(1, 3),
+    }
+    cameras = CameraPath.fixed(View(distance=FARTHEST, fov=1.5)).at(torch.zeros(1), 32, 32)
+    assert render(**ball, cameras=cameras).alpha.max() > 0.5
 
 
 def path_of(tmp_path, data):
@@ -71,6 +99,8 @@ def test_key_frames_are_passed_smoothly_and_never_overshot(tmp_path):
         ([{"time": 0, "azimut": 3}], "unknown key 'azimut'; did you mean 'azimuth'"),
         ([{"time": 0, "fov": "wide"}], "fov is 'wide'; expected a number"),
         ([{"time": 0, "distance": -1}], "key frame 0: a camera's distance cannot be -1"),
+        ([{"time": 0, "distance": 105, "fov": 1.5}], "distance cannot be 105.0; .* up to 95"),
+        ([{"time": 0, "target": [0, 0, 93]}], r"target cannot be .*93.* camera's 2.6 add up to 95"),
         ([{"time": 0, "elevation": 95}], "elevation cannot be 95"),
         ([{"time": 0, "target": [1, 2]}], r"target is \[1, 2\]; expected 3 numbers"),
         ([{"time": -1}], "expected 0 or more seconds"),

@@ -28,6 +28,14 @@ def test_colours_by_name_and_number():
         parse_color("skyblu")
     with pytest.raises(HeadStudioError, match="not a colour"):
         parse_color("#12")
+    for wrong in (
+        "rgb(300, 0, 0)",
+        "rgb(200%, 0%, 0%)",
+        "hsl(0, 100%, 200%)",
+        "hsv(0, 100%, 300%)",
+    ):
+        with pytest.raises(HeadStudioError, match=r"its red, .* expected 0 to 255"):
+            parse_color(wrong)
 
 
 def test_a_grid_is_filled_row_by_row():

@@ -19,6 +19,10 @@ from headstudio.errors import HeadStudioError
 from headstudio.nearest import did_you_mean
 from headstudio.render.cameras import Cameras
 
+FARTHEST = 95.0
+"""From a camera to the middle of the head: `Cameras.far` less room for what belongs to the head.
+What is farther than that would not be drawn."""
+
 
 @dataclass(frozen=True)
 class View:
@@ -32,6 +36,7 @@ class View:
     """0 is in front of the face, 90 the subject's left; any number of turns."""
     elevation: float = 5.0
     distance: float = 2.6
+    """To the target; with what that is away from the head, at most `FARTHEST`."""
     fov: float = 40.0
     """Vertical field of view."""
     target: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -41,9 +46,19 @@ class View:
         for name, fits, expected in (
             ("azimuth", math.isfinite(self.azimuth), "a number of degrees"),
             ("elevation", -90 <= self.elevation <= 90, "degrees from -90 to 90"),
-            ("distance", 0 < self.distance < math.inf, "a positive length"),
+            (
+                "distance",
+                0 < self.distance <= FARTHEST,
+                f"a positive length up to {FARTHEST:g}; farther away nothing is drawn, and a "
+                "smaller fov brings the head nearer",
+            ),
             ("fov", 0 < self.fov < 180, "degrees above 0 and below 180"),
-            ("target", all(math.isfinite(x) for x in self.target), "three numbers"),
+            (
+                "target",
+                math.hypot(*self.target) + self.distance <= FARTHEST,
+                f"three numbers, whose distance from 0, 0, 0 and the camera's {self.distance:g} "
+                f"add up to {FARTHEST:g} at most; farther away the head is not drawn",
+            ),
         ):
             if not fits:
                 raise HeadStudioError(
@@ -64,10 +79,23 @@ class CameraPath:
 
     Between key frames the movement is smooth and does not overshoot (PCHIP, Fritsch & Butland
     1984); it is even between two. Angles are not wrapped: from 350 to 10 the camera goes back.
+
+    Raises:
+        HeadStudioError: moments that do not grow, or more or fewer of them than views.
     """
 
     seconds: tuple[float, ...]
     views: tuple[View, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.seconds) != len(self.views) or not self.views:
+            raise HeadStudioError(
+                f"{len(self.seconds)} times were given for {len(self.views)} views; expected one "
+                "for each, and one view at least."
+            )
+        for earlier, later in itertools.pairwise(self.seconds):
+            if not later > earlier:
+                raise HeadStudioError(f"time {later:g} follows {earlier:g}; times must grow.")
 
     @classmethod
     def fixed(cls, view: View) -> CameraPath:
@@ -76,7 +104,21 @@ class CameraPath:
 
     @classmethod
     def turntable(cls, view: View, seconds: float, turns: float = 1.0) -> CameraPath:
-        """Around the head to the subject's left, beginning at ``view``."""
+        """Around the head to the subject's left, beginning at ``view``.
+
+        Args:
+            view: the first and, after whole turns, the last.
+            seconds: that it takes; more than 0.
+            turns: any number; to the subject's right if negative.
+
+        Raises:
+            HeadStudioError: no time to turn in.
+        """
+        if not 0 < seconds < math.inf:
+            raise HeadStudioError(
+                f"a turntable cannot take {seconds:g} seconds; expected more than 0. For a camera "
+                "that stands still take CameraPath.fixed."
+            )
         end = replace(view, azimuth=view.azimuth + 360.0 * turns)
         return cls((0.0, seconds), (view, end))
 
@@ -136,11 +178,11 @@ def load_camera_path(path: str | Path, default: View) -> CameraPath:
             '{"keyframes": [{"time": 0, "azimuth": 30}, …]}.'
         )
     keys = [_key_frame(frame, f"{path}, key frame {n}", default) for n, frame in enumerate(frames)]
-    seconds = [time for time, _ in keys]
-    for earlier, later in itertools.pairwise(seconds):
-        if later <= earlier:
-            raise HeadStudioError(f"{path}: time {later:g} follows {earlier:g}; times must grow.")
-    return CameraPath(tuple(seconds), tuple(view for _, view in keys))
+    times, views = zip(*keys, strict=True)
+    try:
+        return CameraPath(times, views)
+    except HeadStudioError as error:
+        raise HeadStudioError(f"{path}: {error}") from error
 
 
 def _key_frame(frame: Any, where: str, default: View) -> tuple[float, View]:

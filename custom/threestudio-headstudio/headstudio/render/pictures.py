@@ -23,7 +23,8 @@ def parse_color(text: str) -> tuple[float, float, float]:
     """``"white"``, ``"#ffe0c0"``, ``"rgb(10, 20, 30)"`` … as RGB in 0..1.
 
     Raises:
-        HeadStudioError: for anything that is neither one of CSS's names nor one of its notations.
+        HeadStudioError: for anything that is neither one of CSS's names nor one of its notations,
+            and for numbers that no colour has.
     """
     try:
         red, green, blue = ImageColor.getrgb(text.strip())[:3]
@@ -33,6 +34,11 @@ def parse_color(text: str) -> tuple[float, float, float]:
             f"{text!r} is not a colour; give a name as CSS has them (white, skyblue …) or "
             f"#rrggbb{hint}"
         ) from None
+    if not all(0 <= value <= 255 for value in (red, green, blue)):
+        raise HeadStudioError(
+            f"{text!r} is not a colour: its red, green and blue are {red}, {green} and {blue}; "
+            "expected 0 to 255 each, or percentages up to 100%."
+        )
     return red / 255, green / 255, blue / 255
 
 
