@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -67,6 +68,11 @@ def bench(tmp_path, character, studio, talk, perceptual, small_truth, monkeypatc
     return Bench(tmp_path / "out", trainer, studio, STAGE, short, perceptual, settings)
 
 
+def fresh(trainer: Trainer) -> Trainer:
+    """The same for another call of the command; one that was stopped starts nothing any more."""
+    return Trainer(trainer.config, trainer.device, trainer.overrides, trainer.jobs, trainer.launch)
+
+
 def trained(bench: Bench) -> int:
     calls = bench.trainer.launch.with_name("calls.txt")
     lines = calls.read_text().splitlines() if calls.exists() else []
@@ -117,6 +123,29 @@ def test_what_is_finished_is_not_done_again_and_what_is_not_is(bench, prompt):
     assert not (bench.folder / "avatars/one-s1.ply").exists()
 
 
+def test_an_avatar_that_was_not_compared_before_its_prompt_changed_is_trained_anew(
+    bench, prompt, monkeypatch
+):
+    def cut_off(self, job, truth):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(Bench, "_compare", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            bench.run([Job(prompt, 0)], say=lambda line: None)
+    bench = replace(bench, trainer=fresh(bench.trainer))
+    avatars = bench.folder / "avatars"
+    # Another is put there by hand: it is compared whatever it was made from.
+    shutil.copy(bench.trainer.launch.with_name("ready.ply"), avatars / "one-s1.ply")
+
+    other = replace(prompt, prompt="a bald man")
+    said: list[str] = []
+    report = bench.run([Job(other, seed) for seed in (0, 1)], say=said.append)
+    assert trained(bench) == 2
+    assert [line for line in said if "training" in line] == ["one-s0: training, 'a bald man'"]
+    assert [one["asked"]["prompt"] for one in report["results"]] == ["a bald man"] * 2
+
+
 def test_an_avatar_of_a_character_without_a_mouth_is_told_and_tabled(
     bench, character, studio, monkeypatch
 ):
@@ -142,8 +171,7 @@ def test_a_failed_training_is_said_and_leaves_nothing_half_done(bench, prompt):
     # Nor does the folder of the run hold the next attempt to the same settings.
     assert any((bench.folder / "runs").iterdir())
     fail.unlink()
-    failed = bench.trainer
-    trainer = Trainer(failed.config, failed.device, ["a.b=2"], failed.jobs, failed.launch)
+    trainer = replace(fresh(bench.trainer), overrides=["a.b=2"])
     again = replace(bench, trainer=trainer, settings={"overrides": list(trainer.overrides)})
     assert again.run([Job(prompt, 0)], say=lambda line: None)["finished"] == 1
     # But results do, whose avatar is gone.

@@ -5,6 +5,7 @@ A folder of results holds
     settings.json            what all results have in common; others are not mixed in
     runs/<id>-s<seed>/       the training's own folder and log
     avatars/<id>-s<seed>.ply the avatar; one that is there is compared, not trained again
+    avatars/<id>-s<seed>.json   what it was trained for, if it was trained here
     results/<id>-s<seed>.json, .png   figures and pictures of one avatar
     results.json  table.md  sheet.png   everything so far
 """
@@ -80,6 +81,8 @@ class Bench:
                 was finished before stays.
         """
         self._claim(force)
+        for job in jobs:
+            self._drop_stale(job)
         todo = [job for job in jobs if not self._finished(job)]
         if len(todo) < len(jobs):
             say(f"{len(jobs) - len(todo)} of {len(jobs)} avatars are finished already")
@@ -99,6 +102,9 @@ class Bench:
     def _avatar(self, job: Job) -> Path:
         return self.folder / "avatars" / f"{job.key}.ply"
 
+    def _record(self, job: Job) -> Path:
+        return self._avatar(job).with_suffix(".json")
+
     def _result(self, job: Job) -> Path:
         return self.folder / "results" / f"{job.key}.json"
 
@@ -110,16 +116,20 @@ class Bench:
         settings = {"format": FORMAT, **self.settings, "stage": asdict(self.stage)}
         claim(self.folder, settings, ("avatars", "results"), force, scratch=("runs",))
 
+    def _drop_stale(self, job: Job) -> None:
+        """Remove what was made for another sentence or character of the same name.
+
+        An avatar that somebody put there has no record: until it has figures, it is compared with
+        whoever is asked for.
+        """
+        files = [self._avatar(job), self._record(job), self._result(job)]
+        made_for = [read_json(file).get("asked") for file in files[1:] if file.exists()]
+        if any(asked != job.prompt.record() for asked in made_for):
+            for file in files:
+                file.unlink(missing_ok=True)
+
     def _finished(self, job: Job) -> bool:
-        path = self._result(job)
-        if not path.exists() or not self._sheet(job).exists():
-            return False
-        if read_json(path).get("asked") == job.prompt.record():
-            return True
-        # The prompt or its character was changed: neither avatar nor figures are about it.
-        for stale in (path, self._avatar(job)):
-            stale.unlink(missing_ok=True)
-        return False
+        return self._result(job).exists() and self._sheet(job).exists()
 
     # --- work ---------------------------------------------------------------------------------
 
@@ -132,6 +142,7 @@ class Bench:
             say(f"{job.key}: training, {job.prompt.prompt!r}")
             run = self.folder / "runs" / job.key
             self.trainer.train(job.prompt.prompt, job.seed, run, self._avatar(job))
+            write_json(self._record(job), {"asked": job.prompt.record()})
 
         executor = ThreadPoolExecutor(max_workers=self.trainer.jobs)
         futures = {executor.submit(train, job): job for job in jobs if job not in there}
