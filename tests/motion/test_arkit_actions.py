@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from headstudio.flame import FlameParams, HeadModel
 from headstudio.flame.files import read_head
@@ -87,6 +88,16 @@ def test_on_the_open_head_they_are_its_own(open_head: HeadModel) -> None:
         assert params.expression[i].nonzero().flatten().tolist() == [column]
     assert not params.jaw_pose.any()
     assert not own.residual.any()
+
+
+def test_they_are_on_the_cpu_wherever_the_head_is(
+    open_head: HeadModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FakeTensorMode():
+        moved = torch.zeros(52, 4, 3, device="cuda")  # needs none
+        monkeypatch.setattr(actions, "landmark_movements", lambda head, index: moved)
+        own = vars(arkit_actions(open_head)).values()
+    assert {value.device.type for value in own if isinstance(value, torch.Tensor)} == {"cpu"}
 
 
 @pytest.fixture(scope="module")

@@ -100,7 +100,7 @@ def _own(head: HeadModel) -> Actions:
         expression[row, head.expression_names.index(name)] = 1
     still = torch.zeros(count, 3)
     moved = landmark_movements(head, head.landmarks.mediapipe_index.tolist())
-    target = moved.norm(dim=-1).amax(-1).float()
+    target = moved.norm(dim=-1).amax(-1).float().cpu()
     nothing = torch.zeros(count)
     return Actions(expression, still, still, still, target, nothing, nothing + 1, own=True)
 
