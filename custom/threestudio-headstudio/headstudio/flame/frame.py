@@ -33,7 +33,3 @@ class WorldFrame:
         # The product with R is a permutation of the axes, and exact. By a roll, because indices in
         # a list would be copied to a GPU, which is waited for.
         return ((points - self.center) * self.scale).roll(1, dims=-1)
-
-    def to_flame(self, points: Tensor) -> Tensor:
-        """World points [..., 3] in FLAME's frame."""
-        return points.roll(-1, dims=-1) / self.scale + self.center

@@ -11,12 +11,13 @@ import torch
 
 from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams, read_npz
+from headstudio.flame.files import N_EXPRESSION, N_SHAPE
 from headstudio.flame.npz import as_texts, write_npz
 from headstudio.motion.motion import Motion
 
-N_SHAPE, N_EXPRESSION = 300, 100
 MAX_BYTES = 1 << 28
-"""Largest motion that is read, uncompressed: 45 minutes of every parameter at 60 fps."""
+"""Largest motion that is read, uncompressed: 45 minutes of every parameter at 60 fps; and largest
+file of any format."""
 
 LARGEST = 1e9
 """Of all numbers in a motion; what is beyond it is a tracker's failure or damage."""

@@ -33,9 +33,7 @@ from headstudio.flame.records import (
     record_types,
     unwrap,
 )
-
-MAX_BYTES = 1 << 28
-"""Largest file, and largest array in it, that is read."""
+from headstudio.motion.files import MAX_BYTES
 
 _TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 _STORAGES = {

@@ -12,15 +12,14 @@ import torch
 
 from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams
+from headstudio.flame.files import N_EXPRESSION, N_SHAPE
 from headstudio.flame.npz import ZIP_DAMAGE
 from headstudio.flame.records import DAMAGE
-from headstudio.motion.files import N_EXPRESSION, N_SHAPE
+from headstudio.motion.files import LARGEST
 from headstudio.motion.motion import FLAME_NAMES, Motion
 from headstudio.motion.readers import pickled
 from headstudio.motion.rotations import to_rotvec
 
-LARGEST = 1e9
-"""Numbers beyond it, and what is no number, are taken for a tracker's failure."""
 MAX_FRAMES = 200_000
 """Nearly an hour at 60 frames a second. A frame takes 1.7 kB however few numbers a file has of it,
 so that a small file could ask for much memory."""

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from headstudio.errors import HeadStudioError
-from headstudio.motion.files import N_EXPRESSION
+from headstudio.flame.files import N_EXPRESSION
 from headstudio.motion.readers.recording import (
     Rate,
     Recording,
