@@ -38,6 +38,21 @@ def record(frame: Callable[[], Ellipses]) -> tuple[Callable[[], None], Ellipses]
     return replay, written
 
 
+class CurrentDevice:
+    """Which device is the current one."""
+
+    now: torch.device | None = None
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def __enter__(self) -> None:
+        CurrentDevice.now = self.device
+
+    def __exit__(self, *_: object) -> None:
+        CurrentDevice.now = None
+
+
 @pytest.fixture
 def drawn(monkeypatch) -> list[tuple[Tensor, ...]]:
     """What each picture was drawn from: means, covariances, both matrices, the background."""
@@ -57,6 +72,7 @@ def drawn(monkeypatch) -> list[tuple[Tensor, ...]]:
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
     stream = SimpleNamespace(synchronize=lambda: None)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "device", CurrentDevice)
     return pictures
 
 
@@ -96,6 +112,27 @@ def test_every_picture_is_of_what_it_was_asked_for(fast, poses, drawn):
         assert pictures.rgb.shape == (1, 2, 32, 48, 3)
         check(drawn[-1], fast, params, cameras, ground)
     assert len(fast._captured) == 1
+
+
+def test_everything_is_done_on_the_players_own_device(fast, poses, drawn, monkeypatch):
+    """Another GPU may be the current one."""
+    seen = []
+
+    def noted(function):
+        def noting(*args):
+            seen.append(CurrentDevice.now)
+            return function(*args)
+
+        return noting
+
+    stages = captured._gsplat_stages
+    for place_of, name in ((captured, "record"), (stages, "intersect"), (stages, "rasterize")):
+        monkeypatch.setattr(place_of, name, noted(getattr(place_of, name)))
+    current = torch.cuda.current_stream
+    monkeypatch.setattr(torch.cuda, "current_stream", noted(current))
+    fast.render(poses[1], Cameras.orbit(0.0, 5.0, 2.5, 40.0, 32, 32))
+    assert seen == [fast.device] * 4
+    assert CurrentDevice.now is None
 
 
 def test_what_the_caller_writes_into_the_same_tensors_is_seen(fast, poses, drawn):

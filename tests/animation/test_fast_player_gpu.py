@@ -85,6 +85,16 @@ def test_sizes_and_batches_have_graphs_of_their_own(player, on_gpu, poses):
     assert len(fast._captured) == 3
 
 
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_a_player_draws_on_its_own_gpu_whichever_is_current(player, on_gpu, poses):
+    fast = FastPlayer(on_gpu.avatar, on_gpu.head)
+    cameras = Cameras.orbit(20.0, 10.0, 2.4, 40.0, 64, 64)
+    with torch.cuda.device(1 - fast.device.index):
+        pictures = fast.render(poses[:1], cameras)
+    assert pictures.rgb.device == fast.device
+    assert psnr(pictures.rgb, player.render(poses[:1], cameras).rgb) > 50
+
+
 @pytest.mark.parametrize("capture", [True, False])
 def test_splats_that_are_all_too_faint_leave_the_background(on_gpu, poses, capture):
     faint = replace(

@@ -49,6 +49,11 @@ class CapturedPlayer:
 
     def render(self, packed: Tensor, cameras: Cameras, background: Tensor | None) -> Pictures:
         """As `FastPlayer.render`; returns when the pictures are there."""
+        # Graphs, streams and gsplat's launches go to the current GPU, which may be another one.
+        with torch.cuda.device(self._player.device):
+            return self._render(packed, cameras, background)
+
+    def _render(self, packed: Tensor, cameras: Cameras, background: Tensor | None) -> Pictures:
         self._packed.set(packed)
         self.cameras.stand_as(cameras)
         if background is not None:
