@@ -127,7 +127,7 @@ def trained(geometry, renderer, batch, steps, optimizer, loss_scale=1.0):
         optimizer.zero_grad()
         out = renderer(**batch)
         (out["comp_rgb"].square().mean() * loss_scale).backward()
-        geometry.observe(out, loss_scale)
+        geometry.observe(out, loss_scale=loss_scale)
         optimizer.step()
 
 
@@ -183,6 +183,29 @@ def test_a_scaled_loss_decides_the_same(make_geometry, make_renderer, batch):
         trained(geometry, make_renderer(geometry), batch, 1, adam(geometry), scale)
         sums.append(geometry.density.grad_sum)
     assert torch.allclose(*sums, rtol=1e-4)
+
+
+@pytest.mark.parametrize("grad_units", ["relative", "ndc"])
+def test_gathered_batches_decide_as_one_does(make_geometry, make_renderer, batch, grad_units):
+    """Three views in batches of one and two, whose losses a trainer divides by their number."""
+    geometries = [make_geometry(density={"grad_units": grad_units}) for _ in range(2)]
+    together, apart = geometries
+    apart.load_state_dict(together.state_dict())
+    views = {name: batch[name] for name in ("c2w", "fovy", "height", "width")}
+    out = make_renderer(together)(**views)
+    out["comp_rgb"].square().mean().backward()
+    together.observe(out)
+    outs = []
+    for some in (slice(0, 1), slice(1, 3)):
+        few = views | {name: views[name][some] for name in ("c2w", "fovy")}
+        outs.append(make_renderer(apart)(**few))
+        # As the mean over all three.
+        (outs[-1]["comp_rgb"].square().mean() * len(few["c2w"]) / 3).backward()
+    apart.observe(*outs)
+    for name in ("grad_sum", "count", "screen_size"):
+        one, other = (getattr(geometry.density, name) for geometry in geometries)
+        assert one.any(), name
+        assert torch.allclose(one, other, rtol=1e-4, atol=1e-7), name
 
 
 def test_export_is_what_an_avatar_is_saved_from(make_geometry, tmp_path):

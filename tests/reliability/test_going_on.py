@@ -7,8 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from headstudio.plugin.system import HeadStudioSystem
+from headstudio.splats import DensityControl
 from tests.reliability.conftest import named, trial
 
 # What a run of hours has, within 60 steps: density control, schedules of lightning's and of ours,
@@ -93,3 +96,34 @@ def test_gathered_gradients_go_on_too(
     assert launch(*training, *again) == 0
     assert checkpoint_of("gathered")["headstudio"]["batches"] == 8
     assert_same(checkpoint_of("gathered")["state_dict"], checkpoint_of("gathered-2")["state_dict"])
+
+
+def test_density_control_counts_all_views_of_a_step(
+    training: list[str], launch: Callable[..., int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three batches of two views, before one update; nothing is cloned or previewed between."""
+    seen, controlled, previews = [], [], []
+    observe, control = DensityControl.observe, DensityControl.step
+
+    def observed(self: Any, grad: torch.Tensor, *rest: Any) -> None:
+        observe(self, grad, *rest)
+        seen.append(grad.shape[:-2].numel())
+
+    def stepped(self: Any, step: int, *rest: Any) -> Any:
+        controlled.append(step)
+        return control(self, step, *rest)
+
+    monkeypatch.setattr(DensityControl, "observe", observed)
+    monkeypatch.setattr(DensityControl, "step", stepped)
+    monkeypatch.setattr(
+        HeadStudioSystem, "_save_preview", lambda self, *_: previews.append(self.true_global_step)
+    )
+    # An epoch of seven batches ends in a step of one.
+    settings = ["trainer.accumulate_grad_batches=3", "trainer.limit_train_batches=7"]
+    settings += ["trainer.max_steps=5", "checkpoint.every_n_train_steps=5"]
+    settings += ["system.geometry.density.start=0", "system.geometry.density.interval=2"]
+    settings += ["system.preview_interval=2", "trainer.val_check_interval=1.0"]
+    assert launch(*training, *settings, *named("all-views")) == 0
+    assert seen == [6, 6, 2, 6, 6]
+    assert controlled == [0, 2, 4]
+    assert previews == [0, 2, 4]

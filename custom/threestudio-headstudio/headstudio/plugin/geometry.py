@@ -33,6 +33,8 @@ from threestudio.models.geometry.base import BaseGeometry
 from threestudio.utils.config import parse_structured
 
 INITIALISATIONS = ("uniform", "per-triangle")
+OBSERVED = ("means2d", "radii", "cameras")
+"""What :meth:`FlameGaussians.observe` looks at of what ``gsplat-renderer`` returned."""
 
 
 @dataclass
@@ -203,12 +205,15 @@ class FlameGaussians(BaseGeometry):
         learning = self.cfg.learn_shape and global_step < self.cfg.shape_until_step
         self.shape.requires_grad_(learning)
 
-    def observe(self, out: Mapping[str, Any], loss_scale: float = 1.0) -> None:
-        """Take in what density control decides by, after the backward pass of a training step.
+    def observe(self, *outs: Mapping[str, Any], loss_scale: float = 1.0) -> None:
+        """Take in what density control decides by, after the backward passes of a training step.
 
         Args:
-            out: of ``gsplat-renderer``.
-            loss_scale: what a mixed-precision trainer multiplied the loss by.
+            outs: of ``gsplat-renderer``, one for each batch whose gradients the step gathers; of
+                the same splats, in pictures of one size.
+            loss_scale: what a mixed-precision trainer multiplied the loss by. A trainer that
+                gathers divides each batch's loss by their number, which makes the sum the mean over
+                all views.
 
         Raises:
             HeadStudioError: if backward left no image-plane gradient; density control would go on
@@ -216,15 +221,12 @@ class FlameGaussians(BaseGeometry):
         """
         if not self.cfg.density_control:
             return
-        gradient = out["means2d"].grad
-        if gradient is None:
-            raise HeadStudioError(
-                "density control got no gradient of the splats' image positions: the loss does not "
-                "depend on the rendered pictures, or backward has not run. "
-                "Use geometry.density_control=false to train without it."
-            )
-        cameras = out["cameras"]
-        self.density.observe(gradient, out["radii"], cameras.width, cameras.height, loss_scale)
+        seen = [_by_view(out) for out in outs]
+        gradients, radii = (
+            torch.cat(parts) if len(outs) > 1 else parts[0] for parts in zip(*seen, strict=True)
+        )
+        cameras = outs[0]["cameras"]
+        self.density.observe(gradients, radii, cameras.width, cameras.height, loss_scale)
 
     @torch.no_grad()
     def control_density(self, step: int, optimizer: torch.optim.Optimizer) -> DensityReport | None:
@@ -241,6 +243,24 @@ class FlameGaussians(BaseGeometry):
             "shape": self.shape.detach(),
             "frame": self.world,
         }
+
+
+def _by_view(out: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+    """Of each view, the gradients of the splats' image positions, ``[V, N, 2]``, and their radii on
+    screen, ``[V, N]`` or ``[V, N, 2]``.
+
+    Raises:
+        HeadStudioError: if there are no gradients.
+    """
+    gradient, radii = out["means2d"].grad, out["radii"]
+    if gradient is None:
+        raise HeadStudioError(
+            "density control got no gradient of the splats' image positions: the loss does not "
+            "depend on the rendered pictures, or backward has not run. "
+            "Use geometry.density_control=false to train without it."
+        )
+    views = gradient.ndim - 2
+    return gradient.flatten(0, views - 1), radii.flatten(0, views - 1)
 
 
 def _is_color(value: Any) -> bool:

@@ -21,7 +21,7 @@ from headstudio.plugin._prompts import with_fitting_prompts
 from headstudio.plugin._randomness import STEP, run_seed, seed_everything
 from headstudio.plugin._regularisers import REGULARISERS, regularisers
 from headstudio.plugin.data import PosedCameraDataset
-from headstudio.plugin.geometry import FlameGaussians
+from headstudio.plugin.geometry import OBSERVED, FlameGaussians
 from headstudio.plugin.guidance import call_guidance
 from headstudio.render.mesh import shade_mesh
 from headstudio.render.pictures import with_corner
@@ -82,7 +82,8 @@ class HeadStudioSystem(BaseLift3DSystem):
                 f"headstudio-system trains the geometry flame-gaussians, not "
                 f"{self.cfg.geometry_type}."
             )
-        self._observation: dict[str, Any] | None = None
+        # What density control decides by, of each batch of the step whose gradients are gathered.
+        self._observations: list[dict[str, Any]] = []
         self._guard = FiniteGuard(self.cfg.max_skipped_steps)
         # What every random number of the run follows from; see headstudio.plugin._randomness.
         self._seed = run_seed()
@@ -121,6 +122,7 @@ class HeadStudioSystem(BaseLift3DSystem):
     def on_fit_start(self) -> None:
         super().on_fit_start()
         self._leave_ddp()
+        self._observations = []
         refuse_broken(self._learned())
         dataset = getattr(getattr(self.trainer, "datamodule", None), "train_dataset", None)
         if isinstance(dataset, PosedCameraDataset):
@@ -240,7 +242,7 @@ class HeadStudioSystem(BaseLift3DSystem):
             self._log(loss, terms, guided, weights, len(out["comp_rgb"]))
         if preview and guided.get("eval") and ranks.is_first():
             self._save_preview(out, guided["eval"])
-        self._observation = out
+        self._observations.append({name: out[name] for name in OBSERVED})
         return {"loss": loss}
 
     def _weight(self, name: str) -> float:
@@ -283,12 +285,14 @@ class HeadStudioSystem(BaseLift3DSystem):
         self._read_guard()
         ranks.average_gradients(p for group in optimizer.param_groups for p in group["params"])
         self._guard.before_update(optimizer, self._learned())
-        if self._observation is not None:
-            seen = self._observation
+        if self._observations:
             # A step that is to be skipped has seen nothing.
-            seen["radii"] = seen["radii"].masked_fill(self._guard.broken, 0)
-            self.geometry.observe(seen, loss_scale=self._loss_scale())
-            self._observation = None
+            broken = self._guard.broken
+            seen = [
+                out | {"radii": out["radii"].masked_fill(broken, 0)} for out in self._observations
+            ]
+            self.geometry.observe(*seen, loss_scale=self._loss_scale())
+            self._observations = []
 
     def optimizer_step(
         self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None
@@ -313,15 +317,27 @@ class HeadStudioSystem(BaseLift3DSystem):
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         return 1.0 if scaler is None else float(scaler.get_scale())
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int, unused: int = 0) -> None:
-        """Density control and learning rates for the step to come.
+    @property
+    def _begins_a_step(self) -> bool:
+        """Whether this batch is the first, or the only one, of those whose gradients are gathered
+        for a step (``trainer.accumulate_grad_batches``)."""
+        return not self._observations
 
-        Before the step and not after the last: checkpoints are written between the two, and a run
-        that is resumed from one must not miss the density control that was due.
-        """
+    def on_train_batch_start(self, batch: Any, batch_idx: int, unused: int = 0) -> None:
+        """Random numbers of the batch's own; before the first of a step, what the step needs."""
         super().on_train_batch_start(batch, batch_idx)
         seed_everything(self._seed, STEP, self._batches)
         self._batches += 1
+        if self._begins_a_step:
+            self._begin_step()
+
+    def _begin_step(self) -> None:
+        """Density control and learning rates for the step to come.
+
+        Before the step and not after the last: checkpoints are written between the two, and a run
+        that is resumed from one must not miss the density control that was due. And not within a
+        step: gradients that were gathered are of the splats that were there.
+        """
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)  # parse_optimizer makes a single one
         report = self.geometry.control_density(self.true_global_step, optimizer)
@@ -335,7 +351,8 @@ class HeadStudioSystem(BaseLift3DSystem):
 
     def _preview_is_due(self) -> bool:
         interval = self.cfg.preview_interval
-        return interval > 0 and self.true_global_step % interval == 0
+        due = interval > 0 and self.true_global_step % interval == 0
+        return due and self._begins_a_step
 
     def _save_preview(self, out: dict[str, Any], seen: dict[str, Any]) -> None:
         self.save_image_grid(
