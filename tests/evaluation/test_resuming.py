@@ -204,7 +204,7 @@ def test_overrides_of_a_nested_configuration():
 
 def test_devices():
     assert [gpu_argument(d) for d in ("cpu", "cuda", "cuda:3")] == ["-1", "0", "3"]
-    for wrong in ("gpu", "cuda:x", "cpu:1"):
+    for wrong in ("gpu", "cuda:x", "cuda:²", "cpu:1"):
         with pytest.raises(HeadStudioError, match="--device"):
             gpu_argument(wrong)
 

@@ -66,8 +66,12 @@ def test_choosing(suite):
     assert [p.id for p in choose(suite, ["witch", "king", "witch"])] == ["witch", "king"]
     with pytest.raises(HeadStudioError, match="did you mean 'witch'"):
         choose(suite, ["wich"])
-    with pytest.raises(HeadStudioError, match="1 or more"):
-        choose(suite, ["0"])
+    for few in ("0", "-1"):
+        with pytest.raises(HeadStudioError, match="1 or more"):
+            choose(suite, [few])
+    for sign in ("²", "--1"):  # the first is a digit to Python, and neither is a number
+        with pytest.raises(HeadStudioError, match="no prompt"):
+            choose(suite, [sign])
 
 
 def row(**changes):

@@ -113,6 +113,27 @@ def test_the_command(clip, avatar, tmp_path, capsys, monkeypatch):
     assert "needs mediapipe" in capsys.readouterr().err
 
 
+def test_an_avatar_without_a_prompt_is_not_scored_for_nothing(
+    clip, character, studio, tmp_path, capsys, monkeypatch
+):
+    """A CLIP takes an empty sentence too, and gives it some score."""
+    figure = Figure.of_character(character, studio)
+    path = tmp_path / "avatar.ply"
+    save_avatar(path, figure.splats, figure.head, figure.shape, figure.frame, " ")
+    words = ["evaluate", str(path), "--views", "1", "--size", "64", "--expressions", "neutral"]
+    words += ["--detect", "never"]
+    with monkeypatch.context() as unrendered:
+        unrendered.setattr(wild, "turntable", None)
+        assert app.main([*words, "--clip", str(clip)]) == 2
+    assert "say with --prompt what the avatar should be" in capsys.readouterr().err
+    report = tmp_path / "evaluation/evaluation.json"
+    assert not report.exists()
+    assert app.main([*words, "--clip", "none"]) == 0
+    assert json.loads(report.read_text())["clip"] is None
+    assert app.main([*words, "--clip", str(clip), "--prompt", "a man", "--force"]) == 0
+    assert json.loads(report.read_text())["prompt"] == "a man"
+
+
 def test_the_turntable_begins_at_the_front_and_goes_around(character, studio):
     figure = Figure.of_character(character, studio)
     views = wild.Views(count=9, size=48)

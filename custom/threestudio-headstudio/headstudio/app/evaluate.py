@@ -15,8 +15,10 @@ from headstudio.paths import atomic_write
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from headstudio.evaluation.clip import ClipScorer
     from headstudio.evaluation.wild import Fronts
 
+#: What most papers on text-to-3D report.
 CLIP = "openai/clip-vit-large-patch14"
 _SHEET_VIEWS = 6
 
@@ -59,15 +61,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    import torch
-
+    from headstudio.app.animate.inputs import choose_device
     from headstudio.evaluation import wild
     from headstudio.evaluation.faces import INSTALL, FaceDetector, is_available, look
     from headstudio.render.pictures import parse_color, save_png
 
-    device = args.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = str(choose_device(args.device))
     detect = args.detect == "always" or (args.detect == "auto" and is_available())
     if args.detect == "always" and not is_available():
         raise HeadStudioError(f"--detect always needs mediapipe: {INSTALL}.")
@@ -75,17 +74,12 @@ def run(args: argparse.Namespace) -> int:
     out = args.out or avatar.parent / "evaluation"
     report_file, sheet_file = out / "evaluation.json", out / "evaluation.png"
     refuse_existing([report_file, sheet_file], args.force)
-    scorer = None
-    if args.clip != "none":
-        from headstudio.evaluation.clip import ClipScorer
-
-        try:
-            scorer = ClipScorer(args.clip, device)
-        except HeadStudioError as error:
-            raise HeadStudioError(f"{error}\n--clip none leaves the score out.") from error
-
     figure, prompt = _open(avatar, args.head, device)
     prompt = args.prompt or prompt
+    scorer = None
+    if args.clip != "none":
+        scorer = _scorer(args.clip, device, prompt)
+
     views = wild.Views(args.views, args.size, background=parse_color(args.background))
     around = wild.turntable(figure, views, _progress(args.views))
     fronts = wild.fronts(figure, views, args.expressions or wild.EXPRESSIONS)
@@ -116,6 +110,22 @@ def run(args: argparse.Namespace) -> int:
         print(f"no face detector: {INSTALL}")
     print(f"{report_file}, {sheet_file.name}")
     return 0
+
+
+def _scorer(clip: str, device: str, prompt: str) -> ClipScorer:
+    """The CLIP that compares pictures with a prompt, once it is clear that there is one."""
+    from headstudio.evaluation.clip import ClipScorer
+
+    advice = "--clip none leaves the score out."
+    if not prompt.strip():
+        raise HeadStudioError(
+            f"the prompt is {prompt!r}, and a CLIP score compares pictures with words; say with "
+            f"--prompt what the avatar should be. {advice}"
+        )
+    try:
+        return ClipScorer(clip, device)
+    except HeadStudioError as error:
+        raise HeadStudioError(f"{error}\n{advice}") from error
 
 
 def find_avatar(path: Path, device: str) -> Path:

@@ -12,9 +12,6 @@ from torchmetrics.multimodal import CLIPScore
 from headstudio.errors import HeadStudioError
 from headstudio.render.pictures import to_bytes
 
-#: What most papers on text-to-3D report.
-DEFAULT_CLIP = "openai/clip-vit-large-patch14"
-
 
 class _Embeddings(nn.Module):
     """A CLIP whose features are tensors: transformers 5 wraps them, torchmetrics 1.9 wants them

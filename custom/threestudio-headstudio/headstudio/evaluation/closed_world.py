@@ -21,11 +21,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from headstudio.characters import CharacterStudio
-from headstudio.errors import HeadStudioError
 from headstudio.evaluation.folders import claim, read_json, write_json
 from headstudio.evaluation.likeness import PerceptualDistance
 from headstudio.evaluation.score import score
@@ -220,14 +218,3 @@ def fingerprint(path: Path) -> str:
         digest.update(str(file.relative_to(path)).encode())
         digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
-
-
-def check_device(device: str) -> str:
-    """The device to compare on.
-
-    Raises:
-        HeadStudioError: CUDA is asked for and there is none.
-    """
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise HeadStudioError("--device cuda: PyTorch finds no GPU here; give --device cpu.")
-    return device

@@ -145,7 +145,7 @@ def choose(prompts: Sequence[Prompt], wanted: Sequence[str]) -> list[Prompt]:
     """
     if not wanted:
         return list(prompts)
-    if len(wanted) == 1 and wanted[0].lstrip("-").isdigit():
+    if len(wanted) == 1 and wanted[0].removeprefix("-").isdecimal():
         count = int(wanted[0])
         if count < 1:
             raise HeadStudioError(f"--prompts {count}: expected 1 or more, or ids.")

@@ -29,7 +29,7 @@ def gpu_argument(device: str) -> str:
     kind, _, number = device.partition(":")
     if device == "cpu":
         return "-1"
-    if kind == "cuda" and (number.isdigit() or device == "cuda"):
+    if kind == "cuda" and (number.isdecimal() or device == "cuda"):
         return number or "0"
     raise HeadStudioError(f"--device is {device!r}; expected cpu, cuda or cuda:N.")
 

@@ -183,21 +183,6 @@ def make_jobs(prompts: list[Prompt], seeds: list[int]) -> list[Job]:
     return [Job(prompt, seed) for prompt in prompts for seed in dict.fromkeys(seeds)]
 
 
-def chosen_device(device: str) -> str:
-    """What ``--device`` means here.
-
-    Raises:
-        HeadStudioError: a device that is not there.
-    """
-    import torch
-
-    from headstudio.evaluation.closed_world import check_device
-
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    return check_device(device)
-
-
 def make_bench(args: argparse.Namespace, folder: Path, overrides: list[str]) -> Bench:
     """A benchmark on what the command line chose, with further settings for the trainings.
 
@@ -206,6 +191,7 @@ def make_bench(args: argparse.Namespace, folder: Path, overrides: list[str]) -> 
     """
     from omegaconf import OmegaConf
 
+    from headstudio.app.animate.inputs import choose_device
     from headstudio.app.player import DEFAULT_HEAD
     from headstudio.characters import studio_for
     from headstudio.evaluation.closed_world import Bench, fingerprint
@@ -219,7 +205,7 @@ def make_bench(args: argparse.Namespace, folder: Path, overrides: list[str]) -> 
     for setting in args.set:
         if "=" not in setting:
             raise HeadStudioError(f"--set {setting!r}: expected KEY=VALUE.")
-    device = chosen_device(args.device)
+    device = str(choose_device(args.device))
     trainer = Trainer(args.config, device, [*overrides, *args.set], args.jobs)
     head = HeadModel.load(find_asset(DEFAULT_HEAD)).to(device)
     prior = find_asset("prior")

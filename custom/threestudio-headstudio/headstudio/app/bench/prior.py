@@ -9,6 +9,7 @@ from headstudio.app import bench
 
 def run_prior(args: argparse.Namespace) -> int:
     """Draw samples, measure them, print the table."""
+    from headstudio.app.animate.inputs import choose_device
     from headstudio.app.player import DEFAULT_HEAD
     from headstudio.characters import studio_for
     from headstudio.evaluation.closed_world import fingerprint
@@ -19,7 +20,7 @@ def run_prior(args: argparse.Namespace) -> int:
     from headstudio.motion import load_motion
     from headstudio.paths import find_asset
 
-    device = bench.chosen_device(args.device)
+    device = str(choose_device(args.device))
     folder = find_asset("prior") if args.prior is None else args.prior
     # Before anything is hashed: what is missing in a folder is said here.
     prior = DiffusionPrior.from_pretrained(folder, device=device)
