@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numba
@@ -32,12 +34,14 @@ def kernel(**options: Any) -> Decorator:
     """Compile a function that is called from Python, in parallel, and cache the machine code.
 
     numba keeps it beside the source, else in the user's cache folder (``NUMBA_CACHE_DIR``
-    overrides both). Where neither can be written it raises; then every process compiles anew.
-    It looks at the kernel's own file only: after editing a constant or a helper in another file,
-    touch the kernel's.
+    overrides both), in files named after the function. Where neither can be written it raises;
+    then every process compiles anew. numba compares the kernel's own file only and would go on
+    with constants and helpers as they once were in others; so the name tells the version of all.
+    Files of earlier versions stay, a megabyte in all, and may be deleted.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        function.__qualname__ += f"_{_version()}"
         compile_ = partial(numba.njit, parallel=True, **_OPTIONS, **options)
         try:
             return compile_(cache=True)(function)
@@ -47,6 +51,15 @@ def kernel(**options: Any) -> Decorator:
             return compile_()(function)
 
     return decorate
+
+
+@cache
+def _version() -> str:
+    """Of the renderer's sources: what is compiled into a kernel may come from any of them."""
+    digest = hashlib.sha256()
+    for file in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(file.name.encode() + b"\0" + file.read_bytes() + b"\0")
+    return digest.hexdigest()[:12]
 
 
 _running = threading.Lock()
