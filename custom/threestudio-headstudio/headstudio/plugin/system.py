@@ -1,7 +1,9 @@
 """``headstudio-system``: what happens in a training step, and what is shown of it."""
 
 import os
+import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +33,8 @@ from threestudio.systems.base import BaseLift3DSystem
 from threestudio.utils.misc import C, barrier
 
 OWN_GUIDANCE = "flame-controlnet-guidance"
+# A frame of the test by its number; the host looks for it anywhere in a file's name.
+FRAME = r"^(\d+)\.png$"
 
 
 @threestudio.register("headstudio-system")
@@ -58,7 +62,8 @@ class HeadStudioSystem(BaseLift3DSystem):
         max_skipped_steps: int = setting(20, at_least=0)
         # A picture of what the guidance sees every so many steps; 0 is never.
         preview_interval: int = setting(0, at_least=0)
-        # Height of the driving mesh in the corner of the test video, as a part of the whole.
+        # Height of the driving mesh in the corner of the test video, as a part of the whole; 0 is
+        # none.
         corner: float = setting(0.25, at_least=0, at_most=1)
         video_fps: int = setting(30, at_least=1, at_most=240)
 
@@ -383,21 +388,44 @@ class HeadStudioSystem(BaseLift3DSystem):
             )
         self._rows = {}
 
+    def on_test_start(self) -> None:
+        super().on_test_start()
+        self._remove_frames()
+
+    def on_predict_start(self) -> None:
+        super().on_predict_start()
+        if self.exporter.cfg.save_video:  # the host then makes the test's
+            self._remove_frames()
+
+    @property
+    def _frames(self) -> str:
+        """Folder of the test's frames inside the save folder, and the name of their video."""
+        return f"it{self.true_global_step}-test"
+
+    def _remove_frames(self) -> None:
+        """Remove what an earlier test of this step left: the video is made of all that is there."""
+        if ranks.is_first():
+            for path in Path(self.get_save_dir(), self._frames).glob("*.png"):
+                if re.fullmatch(FRAME, path.name):
+                    path.unlink()
+        barrier()  # frames that other processes begin to write are not of an earlier test
+
     def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         out = self(batch)
-        frames = with_corner(out["comp_rgb"], self._driving_mesh(out, self.cfg.corner))
+        frames = out["comp_rgb"]
+        if self.cfg.corner > 0:
+            frames = with_corner(frames, self._driving_mesh(out, self.cfg.corner))
         for index, frame in zip(batch["index"].tolist(), frames, strict=True):
-            self.save_rgb_image(f"it{self.true_global_step}-test/{index}.png", frame)
+            self.save_rgb_image(f"{self._frames}/{index}.png", frame)
 
     def on_test_epoch_end(self) -> None:
         barrier()  # frames that other processes still write belong to the video
         if not ranks.is_first():
             return
-        name = f"it{self.true_global_step}-test"
         self.save_img_sequence(
-            name,
-            name,
-            r"(\d+)\.png",
+            self._frames,
+            self._frames,
+            FRAME,
             save_format="mp4",
             fps=self.cfg.video_fps,
             name="test",
