@@ -8,10 +8,13 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
+from headstudio.app import bench
+from headstudio.app import main as app
 from headstudio.errors import HeadStudioError
 from headstudio.evaluation.ablations import (
     BEGIN,
     END,
+    check_settings,
     load_ablations,
     picture,
     write_between,
@@ -72,7 +75,25 @@ def test_it_changes_what_it_says_and_nothing_else(name, config):
     assert over == typed
     assert (name == "tau-0.5") == (not changed)
     raw = OmegaConf.to_container(OmegaConf.load(config), resolve=False)
-    assert ablation.changes_anything(raw) == bool(changed) or name == "tau-0.5"
+    assert ablation.changes_anything(raw) == bool(changed)
+
+
+def test_a_setting_for_all_does_not_undo_an_ablation(tmp_path, capsys, monkeypatch):
+    """It would be trained without its change, and told of as if with it."""
+    monkeypatch.setattr(bench, "make_bench", None)
+    words = ["bench", "ablations", "--out", str(tmp_path / "out"), "--set", "trainer.max_steps=1"]
+    assert app.main([*words, "system.regulariser_threshold=1"]) == 2
+    said = capsys.readouterr().err
+    assert "system.regulariser_threshold is what tau-0.25, tau-0.5, tau-1 would change" in said
+    assert not (tmp_path / "out").exists()
+
+    every = load_ablations(FOLDER)
+    for key in ("system.loss", "system[loss][lambda_scaling]", "system.loss.lambda_position.x"):
+        with pytest.raises(HeadStudioError, match="is what no-regularisation would change"):
+            check_settings(every, [f"{key}=0"])
+    check_settings(every, ["trainer.max_steps=1", "system.loss.lambda_sparsity=1", "system.a=1"])
+    others = [one for one in every if not one.name.startswith("tau")]
+    check_settings(others, ["system.regulariser_threshold=1"])
 
 
 def test_what_is_wrong_is_said(tmp_path):

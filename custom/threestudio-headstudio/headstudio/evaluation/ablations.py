@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,12 +38,45 @@ class Ablation:
         """The change as ``key=value`` for ``launch.py``."""
         return flatten(self.changes)
 
+    def touches(self, key: str) -> bool:
+        """Whether a setting, by its dotted key, is one that this changes, is within, or is above
+        one."""
+        setting = _parts(key)
+        own = (_parts(override.partition("=")[0]) for override in self.overrides())
+        return any(setting[: len(one)] == one[: len(setting)] for one in own)
+
     def changes_anything(self, config: Mapping[Any, Any]) -> bool:
         """Whether a configuration has other values."""
         own = OmegaConf.create(dict(config))
         merged = OmegaConf.merge(own, OmegaConf.create(self.changes))
         plain = [OmegaConf.to_container(one, resolve=False) for one in (own, merged)]
         return plain[0] != plain[1]
+
+
+def _parts(key: str) -> list[str]:
+    """``a.b[c]``, as OmegaConf takes keys, as its names."""
+    return [part for part in re.split(r"[.\[\]]", key) if part]
+
+
+def check_settings(ablations: Sequence[Ablation], settings: Sequence[str]) -> None:
+    """Refuse settings that would undo an ablation, whose row would be told of all the same.
+
+    Args:
+        ablations: those that are to be trained.
+        settings: ``key=value`` for every training, which are laid over the ablations.
+
+    Raises:
+        HeadStudioError: a setting is one that an ablation changes.
+    """
+    for setting in settings:
+        key = setting.partition("=")[0]
+        touched = [one.name for one in ablations if one.touches(key)]
+        if touched:
+            raise HeadStudioError(
+                f"--set {setting}: {key} is what {', '.join(touched)} would change, and one value "
+                "for every training would undo that. Leave it out, or choose other ablations with "
+                "--only."
+            )
 
 
 def load_ablations(folder: Path, only: Sequence[str] | None = None) -> list[Ablation]:

@@ -20,6 +20,7 @@ def run_ablations(args: argparse.Namespace) -> int:
     from headstudio.evaluation.ablations import (
         WHOLE,
         check_page,
+        check_settings,
         load_ablations,
         picture,
         write_between,
@@ -30,6 +31,7 @@ def run_ablations(args: argparse.Namespace) -> int:
     if args.docs is not None:
         check_page(args.docs)  # now, not after hours
     ablations = load_ablations(bench.ABLATIONS, args.only)
+    check_settings(ablations, args.set)
     prompts = bench.chosen_prompts(args)
     jobs = bench.make_jobs(prompts, [args.seed])
     config = OmegaConf.to_container(OmegaConf.load(args.config), resolve=False)
