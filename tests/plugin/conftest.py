@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,7 @@ import headstudio.plugin  # noqa: F401  (registers the classes)
 import threestudio
 from headstudio.flame import FlameParams
 from headstudio.motion import Motion, save_motion
+from headstudio.paths import find_asset
 from headstudio.plugin.geometry import FlameGaussians
 from headstudio.plugin.renderer import GsplatRenderer
 
@@ -30,6 +32,25 @@ def make_geometry() -> Callable[..., FlameGaussians]:
         return threestudio.find("flame-gaussians")({"n_splats": 300, **cfg})
 
     return make
+
+
+@pytest.fixture
+def make_head(tmp_path: Path) -> Callable[..., Path]:
+    """The open head with some of its arrays changed, as a file ``<name>.npz``."""
+
+    def make(name: str, **changed: Callable[[np.ndarray], np.ndarray]) -> Path:
+        arrays = dict(np.load(find_asset("flame/open_head.npz")), name=np.array(name))
+        arrays |= {key: change(arrays[key]) for key, change in changed.items()}
+        np.savez(tmp_path / f"{name}.npz", **arrays)
+        return tmp_path / f"{name}.npz"
+
+    return make
+
+
+@pytest.fixture
+def other_head(make_head: Callable[..., Path]) -> Path:
+    """A tenth larger: as many vertices and triangles, another content."""
+    return make_head("larger", v_template=lambda vertices: vertices * 1.1)
 
 
 @pytest.fixture

@@ -158,6 +158,29 @@ def test_density_control_keeps_parameters_optimiser_and_checkpoint_together(
     assert torch.equal(again.pose().splats.means, geometry.pose().splats.means)
 
 
+def test_splats_of_another_head_are_refused(make_geometry, other_head):
+    state = make_geometry().state_dict()
+    other = make_geometry(head_model=str(other_head))
+    before = other.splats.means.detach().clone()
+    for strict in (True, False):
+        with pytest.raises(HeadStudioError, match=r"rides on .*'open-head'.* is 'larger'"):
+            other.load_state_dict(state, strict=strict)
+    assert torch.equal(other.splats.means, before)
+    assert all(isinstance(value, torch.Tensor) for value in state.values())
+    for damaged in (torch.tensor([0.5, float("inf")]), "text", None):
+        with pytest.raises(HeadStudioError, match="rides on"):
+            make_geometry().load_state_dict(state | {"_extra_state": damaged})
+
+
+def test_the_same_head_by_another_name_and_an_older_checkpoint_are_taken(make_geometry, make_head):
+    state = make_geometry().state_dict()
+    again = make_geometry(head_model=str(make_head("mine")))
+    again.load_state_dict(state)
+    del state["_extra_state"]  # as before heads were kept
+    again.load_state_dict(state)
+    assert torch.equal(again.splats.means, state["splats.means"])
+
+
 def test_density_control_can_be_left_out(make_geometry, make_renderer, batch):
     density = {"start": 1, "interval": 1, "grad_threshold": 0.0}
     geometry = make_geometry(density_control=False, density=density)

@@ -1,4 +1,4 @@
-"""The system's test: which frames it makes, and what its video is made of."""
+"""The system after training: the frames of its test, and whose head it is."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import imageio.v3 as iio
 import numpy as np
 import pytest
 import pytorch_lightning as pl
+import torch
 
 import threestudio
+from headstudio.errors import HeadStudioError
 from headstudio.plugin.system import HeadStudioSystem
 
 STEP = 7
@@ -89,3 +91,28 @@ def test_a_corner_of_no_height_is_none(
     assert differs[1][-quarter:, -quarter:].any()
     differs[1][-quarter:, -quarter:] = False
     assert not differs[1].any()
+
+
+def test_a_checkpoint_of_another_head_is_refused(
+    make_system, make_data, trainer: pl.Trainer, other_head: Path, tmp_path: Path
+) -> None:
+    """By ``resume=``, ``system.weights`` and ``system.geometry.weights``; one that was written
+    before heads were kept is taken by all three."""
+    system = make_system()
+    trainer.strategy.connect(system)
+    path = tmp_path / "last.ckpt"
+    trainer.save_checkpoint(path)
+    head = {"head_model": str(other_head)}
+    with pytest.raises(HeadStudioError, match="rides on the head model 'open-head'"):
+        trainer.test(make_system(geometry=head), datamodule=make_data(), ckpt_path=path)
+    with pytest.raises(HeadStudioError, match="rides on the head model 'open-head'"):
+        make_system(geometry=head, weights=str(path))
+    with pytest.raises(HeadStudioError, match="rides on the head model 'open-head'"):
+        make_system(geometry=head | {"weights": f"{path}:geometry"})
+    state = torch.load(path, weights_only=True)
+    del state["state_dict"]["geometry._extra_state"]
+    torch.save(state, path)
+    for given in ({"weights": str(path)}, {"geometry": {"weights": f"{path}:geometry"}}):
+        started = make_system(**given)
+        assert torch.equal(started.geometry.splats.means, system.geometry.splats.means)
+    trainer.test(make_system(), datamodule=make_data(n_test_views=1), ckpt_path=path)

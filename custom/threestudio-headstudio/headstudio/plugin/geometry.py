@@ -118,12 +118,39 @@ class FlameGaussians(BaseGeometry):
         self.shape = nn.Parameter(self._initial_shape(head), requires_grad=self.cfg.learn_shape)
         self.density = DensityControl(parse_structured(DensityControl.Config, self.cfg.density))
 
-    def _initial_splats(self, head: HeadModel) -> Splats:
-        if self.cfg.initialisation not in INITIALISATIONS:
+    def get_extra_state(self) -> Tensor:
+        """Which head the splats ride on, kept with them in checkpoints: UTF-8 bytes, ``[n]``.
+
+        A tensor, like all else there: who looks through a checkpoint's weights need not know of it.
+        """
+        note = f"{self.head.content_hash} {self.head.name}"
+        return torch.tensor(list(note.encode()), dtype=torch.uint8)
+
+    def set_extra_state(self, state: Any) -> None:
+        """Refuse splats of another head, on whose triangles they would be anywhere.
+
+        Raises:
+            HeadStudioError: naming both heads.
+        """
+        stored = state.to(torch.uint8).flatten().tolist() if isinstance(state, Tensor) else []
+        note = bytes(stored).decode(errors="replace")
+        content_hash, _, name = note.partition(" ")
+        if content_hash != self.head.content_hash:
             raise HeadStudioError(
-                f"geometry.initialisation is {self.cfg.initialisation!r}; "
-                f"it has to be one of {', '.join(INITIALISATIONS)}."
+                f"the avatar in the checkpoint rides on the head model {name!r} "
+                f"({content_hash[:12]}), and system.geometry.head_model, {self.cfg.head_model}, is "
+                f"{self.head.name!r} ({self.head.content_hash[:12]}). Give the head model it was "
+                "trained with, or train a new avatar."
             )
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any
+    ) -> None:
+        # Checkpoints that were written before say nothing of their head, and are taken as they are.
+        state_dict.setdefault(prefix + "_extra_state", self.get_extra_state())
+        super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
+
+    def _initial_splats(self, head: HeadModel) -> Splats:
         vertices = self.world.to_world(head.neutral())
         opacity, rgb = self.cfg.initial_opacity, self._face_colors(head)
         if self.cfg.initialisation == "per-triangle":
