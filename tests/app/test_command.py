@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ import pytest
 from headstudio.app import main as app
 from headstudio.errors import HeadStudioError
 from tests.app.conftest import REPOSITORY
+
+TALK = str(REPOSITORY / "load" / "motion" / "talk.npz")
 
 
 def python(code: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -104,14 +107,16 @@ def test_a_mistake_of_the_users_is_one_sentence_and_status_2(monkeypatch, capsys
     assert capsys.readouterr().err == "error: no such thing; give another.\n"
 
 
-def test_a_reader_that_has_had_enough_is_no_error():
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["motion", "info", TALK], ["--help"], ["motion", "--help"]])
+def test_a_reader_that_has_had_enough_is_no_error(arguments, unbuffered):
     """As in ``headstudio motion info talk.npz | head -1``."""
-    motion = REPOSITORY / "load" / "motion" / "talk.npz"
     library = str(REPOSITORY / "custom" / "threestudio-headstudio")
-    command = f"{sys.executable} -m headstudio.app.main motion info {motion} | true"
+    command = shlex.join([sys.executable, "-m", "headstudio.app.main", *arguments])
     done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {command}"],
-        env={**os.environ, "PYTHONPATH": library},
+        # The reader has surely gone before the command writes.
+        ["bash", "-c", f"set -o pipefail; (sleep 0.2; {command}) | true"],
+        env={**os.environ, "PYTHONPATH": library, "PYTHONUNBUFFERED": unbuffered},
         capture_output=True,
         text=True,
         check=False,

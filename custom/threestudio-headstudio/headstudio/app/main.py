@@ -55,9 +55,24 @@ COMMANDS = {
 def main(argv: list[str] | None = None) -> int:
     """Run a command line; returns the exit status.
 
-    0 is success, 1 what a command documents, 2 a mistake in what was given.
+    0 is success, 1 what a command documents, 2 a mistake in what was given, 130 an interruption,
+    141 a reader that closed the pipe.
     """
-    argv = sys.argv[1:] if argv is None else argv
+    try:
+        try:
+            return _run(sys.argv[1:] if argv is None else argv)
+        finally:
+            # What is still in the buffer would be written at exit, too late to be caught here; and
+            # --help leaves by SystemExit.
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has had enough, as `| head` has. What is left in the buffer has
+        # nowhere to go, and must not be complained about at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+
+
+def _run(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="headstudio",
         description="Head avatars from a sentence. Training and export are launch.py's.",
@@ -77,11 +92,6 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read the output has had enough, as `| head` has. What is left in the buffer has
-        # nowhere to go, and must not be complained about at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 128 + signal.SIGPIPE
 
 
 if __name__ == "__main__":
