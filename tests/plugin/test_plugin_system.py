@@ -93,6 +93,25 @@ def test_a_corner_of_no_height_is_none(
     assert not differs[1].any()
 
 
+def test_what_a_skipped_step_left_is_put_right_before_density_control(
+    make_system, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU nobody has asked before, and it moves the optimiser's state to other parameters."""
+    density = {"start": 0, "interval": 2, "end": 100}
+    for step, done in ((7, []), (8, ["report", "control"])):
+        system = make_system(geometry={"n_splats": 300, "density": density})
+        system.set_resume_status(0, step)
+        calls: list[str] = []
+        optimizer = torch.optim.Adam(system.geometry.parameters())
+        monkeypatch.setattr(system, "optimizers", lambda use_pl_optimizer, o=optimizer: o)
+        monkeypatch.setattr(system._guard, "report", lambda c=calls: c.append("report"))
+        monkeypatch.setattr(
+            system.geometry.density, "step", lambda *_, c=calls: c.append("control")
+        )
+        system._begin_step()
+        assert calls == done
+
+
 def test_a_checkpoint_of_another_head_is_refused(
     make_system, make_data, trainer: pl.Trainer, other_head: Path, tmp_path: Path
 ) -> None:

@@ -28,6 +28,10 @@ OPTIMIZERS: dict[str, Callable[[list[nn.Parameter]], torch.optim.Optimizer]] = {
     "fused Adam": lambda p: torch.optim.Adam(p, lr=0.1, fused=True),
     "SGD": lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9),
     "RMSprop": lambda p: torch.optim.RMSprop(p, lr=0.1),
+    # Their state does not begin as zeros alone.
+    "NAdam": lambda p: torch.optim.NAdam(p, lr=0.1),
+    "ASGD": lambda p: torch.optim.ASGD(p, lr=0.1),
+    "Rprop": lambda p: torch.optim.Rprop(p, lr=0.1),
 }
 DEVICES = [
     "cpu",
@@ -101,16 +105,19 @@ def test_a_skipped_step_has_never_been(
     assert_equal(skipping.state(), without.state())
 
 
+@pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_so_for_the_first_step(optimizer: str) -> None:
-    skipping, without = Trained(optimizer), Trained(optimizer)
-    skipping.step(0.5, wrong=NAN)
-    assert skipping.guard.report() is not None
-    for trained in (skipping, without):
-        trained.step(0.5)
-        assert trained.guard.report() is None
-    # SGD takes the first gradient as it is and later ones by its momentum: as much, from 0.
-    assert_equal(skipping.state(), without.state())
+def test_so_for_the_first_step(optimizer: str, device: str) -> None:
+    skipping, without = Trained(optimizer, device), Trained(optimizer, device)
+    for _ in range(2):
+        skipping.step(0.5, wrong=NAN)
+        assert skipping.guard.report() is not None
+    assert skipping.optimizer.state_dict() == without.optimizer.state_dict()
+    for gradient in (0.5, -0.3):
+        for trained in (skipping, without):
+            trained.step(gradient)
+            assert trained.guard.report() is None
+        assert_equal(skipping.state(), without.state())
 
 
 def test_an_update_that_overflows() -> None:
@@ -154,7 +161,7 @@ def test_parameters_that_were_broken_before() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_the_gpu_is_not_waited_for() -> None:
     trained = Trained("Adam", "cuda")
-    for wrong in (None, None, NAN):
+    for wrong in (NAN, None, NAN):
         torch.cuda.set_sync_debug_mode("error")
         try:
             trained.step(0.1, wrong)

@@ -8,7 +8,8 @@ them is not finite, parameters and the optimiser's state are put back to what th
 Whether to put them back is decided on the device (``torch.where`` on a flag), so a GPU is not
 waited for. The counts that name the culprit are copied to the host meanwhile and read when the next
 step has its gradients: until then the GPU was busy anyway. What is on the host in any case, the
-step counters of Adam on the CPU, is set back then. Only when something was wrong is more looked at.
+step counters of Adam on the CPU, is set back then, and state that the optimiser made in the step is
+thrown away, for it to be made anew. Only when something was wrong is more looked at.
 
 Where several processes train the same splats, what one of them finds all act on, and say: each
 count is the largest that any of them has.
@@ -18,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,7 +67,9 @@ class FiniteGuard:
         self._counts: list[Tensor] = []
         self._held: list[_Held] = []
         self._parameters: dict[str, nn.Parameter] = {}
-        self._known_state: set[int] = set()
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._known_state: set[tuple[nn.Parameter, str]] = set()
+        self._new_state: list[tuple[nn.Parameter, str]] = []
         self._on_host: list[_Held] = []
         self._findings: _Findings | None = None
 
@@ -97,9 +101,13 @@ class FiniteGuard:
         for name, parameter in self._parameters.items():
             assert parameter.grad is not None
             self._add_rows(f"the gradient of {name}", parameter.grad)
-        tensors = list(self._changing(optimizer))
-        self._held = [_Held(tensor, tensor.detach().clone()) for tensor in tensors]
-        self._known_state = {id(tensor) for tensor in tensors}
+        self._optimizer = optimizer
+        state = dict(self._state(optimizer))
+        kept = [value for value in state.values() if isinstance(value, Tensor)]
+        self._held = [
+            _Held(tensor, tensor.detach().clone()) for tensor in [*self._parameters.values(), *kept]
+        ]
+        self._known_state = set(state)
 
     @property
     def broken(self) -> Tensor:
@@ -121,9 +129,8 @@ class FiniteGuard:
             torch.stack([count.to(device, torch.int64) for count in self._counts])
         )
         broken = counts.sum() > 0
-        # The optimiser makes its state in the first step; what it was before is 0.
-        new = [t for t in self._changing(optimizer) if id(t) not in self._known_state]
-        self._held += [_Held(tensor, torch.zeros_like(tensor)) for tensor in new]
+        # The optimiser makes its state in the first step, and not all of it begins as zeros.
+        self._new_state = [key for key, _ in self._state(optimizer) if key not in self._known_state]
         for held in self._held:
             if held.tensor.device == broken.device:
                 held.tensor.copy_(torch.where(broken, held.before, held.tensor))
@@ -159,6 +166,7 @@ class FiniteGuard:
             return None
         for held in self._on_host:
             held.tensor.copy_(held.before)
+        self._forget_new_state()
         self.skipped += 1
         self.in_a_row += 1
         said = f"not finite: {', '.join(found)}"
@@ -181,12 +189,22 @@ class FiniteGuard:
     def _add_rows(self, name: str, value: Tensor) -> None:
         self._add(name, _n_rows(value), _broken_rows(value))
 
-    def _changing(self, optimizer: torch.optim.Optimizer) -> Iterator[Tensor]:
+    def _state(
+        self, optimizer: torch.optim.Optimizer
+    ) -> Iterator[tuple[tuple[nn.Parameter, str], Any]]:
+        """What the optimiser keeps, by parameter and name."""
         for parameter in self._parameters.values():
-            yield parameter
-            for value in optimizer.state.get(parameter, {}).values():
-                if isinstance(value, Tensor):
-                    yield value
+            for name, value in optimizer.state.get(parameter, {}).items():
+                yield (parameter, name), value
+
+    def _forget_new_state(self) -> None:
+        """Have the optimiser make anew what it made in the last step."""
+        assert self._optimizer is not None
+        for parameter, name in self._new_state:
+            state = self._optimizer.state[parameter]
+            state.pop(name, None)
+            if not state:
+                del self._optimizer.state[parameter]
 
 
 def refuse_broken(named: Mapping[str, nn.Parameter]) -> None:

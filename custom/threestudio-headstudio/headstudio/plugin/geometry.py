@@ -255,10 +255,14 @@ class FlameGaussians(BaseGeometry):
         cameras = outs[0]["cameras"]
         self.density.observe(gradients, radii, cameras.width, cameras.height, loss_scale)
 
+    def density_is_due(self, step: int) -> bool:
+        """Whether :meth:`control_density` does anything after ``step`` steps."""
+        return self.cfg.density_control and self.density.is_due(step)
+
     @torch.no_grad()
     def control_density(self, step: int, optimizer: torch.optim.Optimizer) -> DensityReport | None:
         """Clone, split and prune if that is due after ``step`` steps; says what was done."""
-        if not (self.cfg.density_control and self.density.is_due(step)):
+        if not self.density_is_due(step):
             return None
         return self.density.step(step, self.splats, optimizer, self.pose().frames)
 

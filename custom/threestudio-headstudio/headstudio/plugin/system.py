@@ -345,6 +345,10 @@ class HeadStudioSystem(BaseLift3DSystem):
         """
         optimizer = self.optimizers(use_pl_optimizer=False)
         assert isinstance(optimizer, torch.optim.Optimizer)  # parse_optimizer makes a single one
+        if self.geometry.density_is_due(self.true_global_step):
+            # It waits for the device as well, and what it moves into other parameters has to be
+            # what a skipped step leaves.
+            self._read_guard()
         report = self.geometry.control_density(self.true_global_step, optimizer)
         if report is not None:
             threestudio.info(f"step {self.true_global_step}: {report}")
