@@ -28,17 +28,28 @@ def at_least(least: float, kind: type = float, *, above: bool = False) -> Callab
     return parse
 
 
-def refuse_existing(paths: Iterable[Path], force: bool) -> None:
+def refuse_existing(paths: Iterable[Path], force: bool, source: Path | None = None) -> None:
     """Stop before the work if a result would replace something.
 
+    Args:
+        paths: of the results.
+        force: whether they may replace files.
+        source: what they are made from, which they may not replace even so.
+
     Raises:
-        HeadStudioError: if one of the paths exists and ``force`` is false, or if it is a folder
-            where a file is to be.
+        HeadStudioError: if one of the paths exists and ``force`` is false, if it is a folder where
+            a file is to be, or if it is the source.
     """
     for path in paths:
         if path.is_dir():
             raise HeadStudioError(f"{path} is a folder; give the name of a file.")
-        if path.exists() and not force:
+        if not path.exists():
+            continue
+        if source is not None and source.exists() and path.samefile(source):
+            raise HeadStudioError(
+                f"{path} is what is read, and would be lost; give another name for the result."
+            )
+        if not force:
             raise HeadStudioError(
                 f"{path} exists already; give another name, or --force to write over it."
             )

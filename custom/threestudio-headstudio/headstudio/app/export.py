@@ -81,7 +81,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="0|1|2",
         help="glb: cut triangles in four so often, for finer colours and a larger file (default 1)",
     )
-    parser.add_argument("--force", action="store_true", help="write over existing files")
+    parser.add_argument(
+        "--force", action="store_true", help="write over existing files, but never over AVATAR"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -91,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     check_format(file_format, args.up)
     if args.frames is None:
         _check_suffix(args.out, file_format)
-        refuse_existing([args.out], args.force)
+        refuse_existing([args.out], args.force, args.avatar)
 
     from headstudio.app.player import Player
 
@@ -229,7 +231,7 @@ def _export_frames(
     frames = chosen_frames(args.frames, len(motion))
     suffix = SUFFIXES[file_format]
     files = [args.out / f"frame_{frame:05d}{suffix}" for frame in frames]
-    refuse_existing(files, args.force)
+    refuse_existing(files, args.force, args.avatar)
     poses = motion.params.expand()
     for frame, file in zip(tqdm(frames, unit="frame", disable=None), files, strict=True):
         _write(file, args, file_format, player, poses[frame])
