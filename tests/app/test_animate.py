@@ -362,6 +362,8 @@ BAD = [
     (["--motion", "talk", "--out", "a.avi"], "expected .mp4, .gif"),
     (["--motion", "talk", "--fps", "60", "--out", "a.gif"], "50 frames a second"),
     (["--motion", "talk", "--seconds", "1e6"], "frames are more than"),
+    (["--motion", "talk", "--fps", "1e9"], "1e+09 frames a second; expected from 0.001 to 100000"),
+    (["--motion", "talk", "--fps", "1e5"], "a motion has at most 200000"),
     (["--motion", "talk", "--device", "abacus"], "--device abacus cannot be used"),
     (["--motion", "talk", "--head", "none.pkl"], "none.pkl"),
 ]

@@ -106,6 +106,8 @@ def test_the_mesh_takes_the_motion_or_one_pose_of_it(avatar, tmp_path):
         (["--out", "a.ply", "--motion", TALK, "--frame", "180"], "has 180 frames, 0 to 179"),
         (["--out", "a.ply", "--motion", TALK, "--frame", "-181"], "no frame -181"),
         (["--out", "a.glb", "--motion", TALK, "--frames", "all"], "holds the whole motion"),
+        (["--out", "a.glb", "--expression", "smile 1s", "--fps", "1e9"], "expected from 0.001"),
+        (["--out", "a.ply", "--motion", TALK, "--fps", "1e5", "--frame", "0"], "at most 200000"),
         (["--out", "a.glb", "--up", "z"], "y up by its specification"),
         (["--out", "a.ply", "--expression", "smlie"], "'smile'"),
         (["--out", "f", "--format", "ply", "--motion", TALK, "--frames", "1:2:3:4"], "A:B:STEP"),
@@ -124,6 +126,22 @@ def test_mistakes_are_said_and_nothing_is_written(
     assert message in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["taken.ply"]
     assert (tmp_path / "taken.ply").read_text() == "mine"
+
+
+def test_the_avatar_is_never_written_over(avatar, tmp_path, capsys):
+    own = tmp_path / "frame_00002.ply"
+    own.write_bytes(avatar.read_bytes())
+    (tmp_path / "link.ply").symlink_to(own)
+    frames = ["--format", "ply", "--motion", TALK, "--frames", "2:4"]
+    for arguments in (
+        ["--out", str(own)],
+        ["--out", str(tmp_path / "link.ply")],
+        ["--out", str(tmp_path), *frames],
+    ):
+        assert run(own, *arguments, "--force") == 2
+        assert "is what is read, and would be lost" in capsys.readouterr().err
+    assert own.read_bytes() == avatar.read_bytes()
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_the_command_line_offers_what_the_library_has():

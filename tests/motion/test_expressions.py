@@ -285,3 +285,16 @@ def test_a_motion_of_the_root_alone_keeps_its_frames(how):
     moving = torch.linspace(0, 1, 9)[:, None].expand(9, 3)
     params = FlameParams.zeros(1).replace(global_orient=moving, translation=moving)
     assert len(place_root(Motion(params, 30.0), how)) == 9
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fps": 1e9}, "from 0.001 to 100000"),
+        ({"fps": 1e5, "seconds": 3.0}, "300000 frames; a motion has at most 200000"),
+        ({"sway_amount": -1.0}, "sway_amount is -1"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused_before_memory_is_taken(options, message):
+    with pytest.raises(HeadStudioError, match=message):
+        plain("smile", **options)

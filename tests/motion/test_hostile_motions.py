@@ -309,13 +309,13 @@ def test_a_promising_zip(tmp_path: Path) -> None:
         read_motion(tmp_path / "a.pt")
 
 
-@pytest.mark.parametrize("fps", [0, -5, float("nan"), float("inf")])
+@pytest.mark.parametrize("fps", [0, -5, 1e9, float("nan"), float("inf")])
 def test_impossible_rates(fps: float, tmp_path: Path) -> None:
     write_live_link(tmp_path / "a.csv", {"jawOpen": np.zeros(T)})
     write_show(tmp_path / "a.pkl", EXPRESSION)
     (tmp_path / "a.json").write_text(json.dumps(mediapipe_frames({"jawOpen": np.zeros(T)})))
     for name in ("a.csv", "a.pkl", "a.json"):
-        with pytest.raises(HeadStudioError, match="expected a positive number"):
+        with pytest.raises(HeadStudioError, match=r"stated as .* expected from 0\.001"):
             read_motion(tmp_path / name, fps=fps)
 
 

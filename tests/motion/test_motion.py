@@ -70,12 +70,17 @@ class TestResample:
         middle = resample(Motion(params, 1.0), 2.0).params.global_orient[1]
         assert float(middle.norm()) == pytest.approx(np.pi, abs=1e-5)
 
-    @pytest.mark.parametrize("fps", [0.0, -1.0, float("inf"), float("nan")])
+    @pytest.mark.parametrize("fps", [0.0, -1.0, 1e-9, 1.2e5, float("inf"), float("nan")])
     def test_impossible_rates(self, fps: float) -> None:
-        with pytest.raises(HeadStudioError, match="positive"):
+        with pytest.raises(HeadStudioError, match="expected from"):
             resample(smooth_motion(3), fps)
-        with pytest.raises(HeadStudioError, match="positive"):
+        with pytest.raises(HeadStudioError, match="expected from"):
             Motion(FlameParams.zeros(3), fps)
+
+    def test_more_frames_than_a_motion_may_have(self) -> None:
+        """Said before memory is taken: 10^5 frames a second of talk took 1 GiB, 10^9 all of it."""
+        with pytest.raises(HeadStudioError, match=r"would have 300001 frames; .* at most 200000"):
+            resample(smooth_motion(91), 1e5)
 
 
 class TestLoop:

@@ -78,6 +78,7 @@ T = 4
 DEFECTS = {
     "no fps": ({"fps": None}, "lacks fps"),
     "zero fps": ({"fps": 0}, "fps is 0; expected one positive"),
+    "slow": ({"fps": 1e-9}, "fps is 1e-09; expected one positive number, from 0.001 to 100000"),
     "nan fps": ({"fps": np.nan}, "fps is nan"),
     "many fps": ({"fps": [30, 30]}, r"fps is \[30, 30\]"),
     "text fps": ({"fps": "30"}, "fps is 30"),
@@ -97,6 +98,10 @@ DEFECTS = {
     "complex": ({"jaw_pose": np.zeros((T, 3), complex)}, "jaw_pose holds complex128"),
     "names": ({"expression_names": np.full(101, "x")}, "101 expression_names for 100"),
     "number names": ({"expression_names": np.zeros(3)}, "expression_names is float64"),
+    "long": (
+        {"jaw_pose": np.zeros((200_001, 3)), "expression": None},
+        "has 200001 frames; at most 200000 are read",
+    ),
     "objects": ({"jaw_pose": np.array([None])}, "holds Python objects"),
 }
 
@@ -143,3 +148,10 @@ def test_only_npz_is_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(HeadStudioError, match="cannot write"):
         save_motion(tmp_path / "file" / "a.npz", some_motion())
+
+
+def test_nothing_is_written_that_is_not_read(tmp_path: Path) -> None:
+    long = FlameParams.zeros(1).replace(translation=torch.zeros(200_001, 3))
+    with pytest.raises(HeadStudioError, match="has 200001 frames; a motion has at most 200000"):
+        save_motion(tmp_path / "a.npz", Motion(long, 25))
+    assert list(tmp_path.iterdir()) == []

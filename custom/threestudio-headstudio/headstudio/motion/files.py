@@ -13,7 +13,7 @@ from headstudio.errors import HeadStudioError
 from headstudio.flame import FlameParams, read_npz
 from headstudio.flame.files import N_EXPRESSION, N_SHAPE
 from headstudio.flame.npz import as_texts, write_npz
-from headstudio.motion.motion import Motion
+from headstudio.motion.motion import MAX_FPS, MAX_FRAMES, MIN_FPS, Motion, check_count
 
 MAX_BYTES = 1 << 28
 """Largest motion that is read, uncompressed: 45 minutes of every parameter at 60 fps; and largest
@@ -36,7 +36,7 @@ def load_motion(path: str | Path) -> Motion:
 
     Raises:
         HeadStudioError: missing or damaged file, unknown keys, wrong shapes, numbers that are not
-            finite, no or an impossible ``fps``.
+            finite, no or an impossible ``fps``, more than `MAX_FRAMES` frames.
     """
     path = Path(path)
     arrays = read_npz(path, "a motion file (.npz)", max_bytes=MAX_BYTES)
@@ -47,9 +47,10 @@ def load_motion(path: str | Path) -> Motion:
         if fps.dtype.kind == "U":
             shown = ", ".join(_text(fps, "fps", path, fps.ndim))
         raise HeadStudioError(f"{path}: fps is {str(shown)[:40]}; expected one positive number.")
-    if not 1e-3 <= float(fps.reshape(())) <= 1e5:
+    if not MIN_FPS <= float(fps.reshape(())) <= MAX_FPS:
         raise HeadStudioError(
-            f"{path}: fps is {str(fps.tolist())[:40]}; expected one positive number."
+            f"{path}: fps is {str(fps.tolist())[:40]}; expected one positive number, from "
+            f"{MIN_FPS:g} to {MAX_FPS:g}."
         )
     (name,) = _text(arrays.pop("name"), "name", path, 0) if "name" in arrays else (path.stem,)
     given = arrays.pop("expression_names", np.zeros(0, "U1"))
@@ -80,11 +81,13 @@ def save_motion(path: str | Path, motion: Motion) -> None:
     Parameters that are zero throughout are left out.
 
     Raises:
-        HeadStudioError: if the name does not end in ``.npz`` or the place cannot be written to.
+        HeadStudioError: if the name does not end in ``.npz``, the place cannot be written to, or
+            the motion has more frames than `load_motion` reads.
     """
     path = Path(path)
     if path.suffix != ".npz":
         raise HeadStudioError(f"cannot save a motion as {path}; its name must end in .npz.")
+    check_count(len(motion), f"motion {motion.name!r} has")
     arrays: dict[str, np.ndarray] = {
         key: value.detach().cpu().numpy().astype(np.float32)
         for key, value in motion.params.items()
@@ -121,6 +124,10 @@ def _check_arrays(arrays: dict[str, np.ndarray], path: Path) -> None:
     """Shapes, types and values of the parameters."""
     rows = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
     frames = max(rows)
+    if frames > MAX_FRAMES:
+        raise HeadStudioError(
+            f"{path} has {frames} frames; at most {MAX_FRAMES} are read. Split it."
+        )
     for key, array in arrays.items():
         width = {"shape": N_SHAPE}.get(key, 3)
         fits = array.ndim == 2 and array.shape[0] in (1, frames) and frames > 0

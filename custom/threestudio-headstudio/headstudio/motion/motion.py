@@ -15,6 +15,45 @@ from headstudio.motion.interpolate import blend, ease, interpolate, pad_expressi
 FLAME_NAMES = tuple(f"flame{number:03d}" for number in range(1, 101))
 """Names for FLAME's 100 expression directions, which have none of their own."""
 
+MIN_FPS, MAX_FPS = 1e-3, 1e5
+"""Frame rates that there are; what is beyond them is a slip of the keyboard, or damage."""
+MAX_FRAMES = 200_000
+"""Nearly an hour at 60 frames a second. A frame takes 1.7 kB however few numbers a file has of it,
+so that a small file, or a slip in a frame rate, could ask for much memory."""
+
+
+def check_rate(fps: float, what: str) -> None:
+    """Refuse a frame rate that no motion has.
+
+    Args:
+        fps: frames a second.
+        what: what has it, or is to have it, such as "motion 'nod' has".
+
+    Raises:
+        HeadStudioError: if it is not from `MIN_FPS` to `MAX_FPS`.
+    """
+    if not MIN_FPS <= fps <= MAX_FPS:  # what is no number is not, either
+        raise HeadStudioError(
+            f"{what} {fps:g} frames a second; expected from {MIN_FPS:g} to {MAX_FPS:g}, such as 25."
+        )
+
+
+def check_count(frames: int, what: str) -> None:
+    """Refuse more frames than a motion may have, before memory is taken for them.
+
+    Args:
+        frames: how many there are to be.
+        what: what has them, or would.
+
+    Raises:
+        HeadStudioError: if they are more than `MAX_FRAMES`.
+    """
+    if frames > MAX_FRAMES:
+        raise HeadStudioError(
+            f"{what} {frames} frames; a motion has at most {MAX_FRAMES}. Give a lower frame rate, "
+            "or make it shorter."
+        )
+
 
 @dataclass
 class Motion:
@@ -24,7 +63,7 @@ class Motion:
     `FLAME_NAMES` for FLAME's directions. Without names they are those of whatever head plays them.
 
     Raises:
-        HeadStudioError: no frames, or a frame rate that is not positive and finite.
+        HeadStudioError: no frames, or a frame rate that is not from `MIN_FPS` to `MAX_FPS`.
     """
 
     params: FlameParams  # T rows; a field with one row holds throughout
@@ -33,10 +72,7 @@ class Motion:
     expression_names: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        if not 0 < self.fps < float("inf"):
-            raise HeadStudioError(
-                f"motion {self.name!r} has fps {self.fps}; expected a positive number."
-            )
+        check_rate(self.fps, f"motion {self.name!r} has")
         if len(self) == 0:
             raise HeadStudioError(f"motion {self.name!r} has no frames.")
 
@@ -64,14 +100,15 @@ def resample(motion: Motion, fps: float) -> Motion:
     the latest that lies inside the original, ``round((T - 1) * fps / motion.fps)`` at most.
 
     Raises:
-        HeadStudioError: if ``fps`` is not positive.
+        HeadStudioError: if ``fps`` is not from `MIN_FPS` to `MAX_FPS`, or makes more than
+            `MAX_FRAMES` frames.
     """
-    if not 0 < fps < float("inf"):
-        raise HeadStudioError(f"cannot resample to {fps} frames a second; give a positive number.")
+    check_rate(fps, f"cannot resample motion {motion.name!r} to")
     if fps == motion.fps:
         return motion
     last = len(motion) - 1
     count = int(last * fps / motion.fps + 1e-6) + 1
+    check_count(count, f"motion {motion.name!r}, resampled to {fps:g} frames a second, would have")
     positions = torch.arange(count, dtype=torch.float64) * (motion.fps / fps)
     params = interpolate(motion.params, positions.clamp(max=last))
     return replace(motion, params=params, fps=float(fps))

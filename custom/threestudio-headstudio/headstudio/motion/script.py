@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from headstudio.errors import HeadStudioError
 from headstudio.motion.arkit import ARKIT_NAMES
 from headstudio.motion.expressions import MAX_SECONDS, Step, named_motion, parse_script
 from headstudio.motion.liveliness import blinks, glances, look_by, sway
-from headstudio.motion.motion import Motion
+from headstudio.motion.motion import Motion, check_count, check_rate
 
 TRANSITION = 0.35
 """Seconds from one face to the next: faces that people make on purpose take 0.3 to 0.5."""
@@ -48,16 +46,18 @@ def script_motion(
         `headstudio.motion.for_head`.
 
     Raises:
-        HeadStudioError: a text that is not understood, or numbers that make no sense.
+        HeadStudioError: a text that is not understood, numbers that make no sense, or more frames
+            than a motion may have.
     """
-    if not 0 < fps < math.inf or sway_amount < 0:
-        raise HeadStudioError(
-            f"fps is {fps} and sway_amount {sway_amount}; expected a positive number and 0 or more."
-        )
+    check_rate(fps, "cannot make a motion of")
+    if not sway_amount >= 0:
+        raise HeadStudioError(f"sway_amount is {sway_amount}; expected 0 or more.")
     parsed = parse_script(text)
     steps = _timed(parsed, text, seconds)
     total = sum(step.seconds or 0.0 for step in steps)
-    t = np.arange(max(1, round(total * fps))) / fps
+    frames = max(1, round(total * fps))
+    check_count(frames, f"{text!r} at {fps:g} frames a second would have")
+    t = np.arange(frames) / fps
     curves, neck, gesture = _faces(steps, t, from_rest=parsed[0].seconds is not None)
 
     swaying = sway_amount * sway(t, total, seed)

@@ -11,14 +11,12 @@ import torch
 from headstudio.errors import HeadStudioError
 from headstudio.flame import HeadModel
 from headstudio.motion import Motion, concatenate, for_head, loop, read_motion, resample
+from headstudio.motion.motion import MAX_FRAMES
 from headstudio.motion.root import place_root
 from headstudio.motion.script import script_motion
 from headstudio.nearest import did_you_mean
 from headstudio.paths import REPOSITORY
 from headstudio.render.camera_path import CameraPath, View, load_camera_path
-
-MAX_FRAMES = 200_000
-"""Nearly two hours at 30 frames a second; more is a slip of the keyboard."""
 
 
 def choose_motion(args: argparse.Namespace, head: HeadModel) -> Motion:

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from headstudio.errors import HeadStudioError
+from headstudio.motion.motion import MAX_FRAMES
 from headstudio.motion.readers.curves import ANGLES, action, curve_motion
 from headstudio.motion.readers.recording import (
-    MAX_FRAMES,
     FileFrames,
     Rate,
     Recording,

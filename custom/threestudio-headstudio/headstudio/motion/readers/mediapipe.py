@@ -20,10 +20,10 @@ import numpy as np
 
 from headstudio.errors import HeadStudioError
 from headstudio.flame.npz import ALLOWANCE
+from headstudio.motion.motion import MAX_FRAMES
 from headstudio.motion.readers.curves import action, curve_motion
 from headstudio.motion.readers.live_link import from_seconds
 from headstudio.motion.readers.recording import (
-    MAX_FRAMES,
     FileFrames,
     Rate,
     Recording,

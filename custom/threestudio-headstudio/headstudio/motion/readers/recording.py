@@ -16,13 +16,9 @@ from headstudio.flame.files import N_EXPRESSION, N_SHAPE
 from headstudio.flame.npz import ZIP_DAMAGE
 from headstudio.flame.records import DAMAGE
 from headstudio.motion.files import LARGEST
-from headstudio.motion.motion import FLAME_NAMES, Motion
+from headstudio.motion.motion import FLAME_NAMES, MAX_FPS, MAX_FRAMES, MIN_FPS, Motion, check_rate
 from headstudio.motion.readers import pickled
 from headstudio.motion.rotations import to_rotvec
-
-MAX_FRAMES = 200_000
-"""Nearly an hour at 60 frames a second. A frame takes 1.7 kB however few numbers a file has of it,
-so that a small file could ask for much memory."""
 
 
 @dataclass
@@ -50,17 +46,16 @@ def rate(stated: float | None, found: Rate) -> Rate:
     """The frame rate that was stated, or else the one found.
 
     Raises:
-        HeadStudioError: a stated rate that is not positive.
+        HeadStudioError: a rate that no motion has.
     """
     if stated is None:
-        if not 1e-3 <= found.fps <= 1e5:
+        if not MIN_FPS <= found.fps <= MAX_FPS:
             raise HeadStudioError(
                 f"the file's times make {found.fps:g} frames a second, which nobody records; give "
                 "the frame rate by --fps."
             )
         return found
-    if not 1e-3 <= stated <= 1e5:
-        raise HeadStudioError(f"fps is {stated}; expected a positive number, such as 25.")
+    check_rate(stated, "the frame rate is stated as")
     return Rate(float(stated), "stated")
 
 
