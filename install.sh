@@ -8,9 +8,12 @@ ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cd "$ROOT"
 VENV_PYTHON=.venv/bin/python
 STAMP=.venv/installed # what the environment was made from; absent until it is complete
+MADE_IN=.venv/made-in
 LOG=.venv/install.log
 CONFIG=custom/threestudio-headstudio/configs/headstudio-mini.yaml
 RUNS=outputs/headstudio-mini
+RENDERER=custom/threestudio-headstudio/headstudio/render
+COMPILED=.venv/kernels # what numba's cache was made from
 # A third of all the Python in the packages, next to none of which we import.
 SELDOM='/(tests|transformers/models/(?!auto/|clip/)\w+|diffusers/(modular_)?pipelines)/'
 DEFAULT_PROMPT="a woman with blue skin and long red hair"
@@ -85,9 +88,26 @@ venv_advice() {
 
 # --------------------------------------------------------------------------------- install
 
+moved() { # whether .venv/ was made in another folder, which its programs name
+  if [ -f "$MADE_IN" ]; then
+    [ ! "$(cat "$MADE_IN")" -ef . ] # by whichever name
+  else # by hand, or by an earlier version of this
+    [ -f .venv/bin/activate ] &&
+      ! grep -qF -e "$ROOT/.venv" -e "$(pwd -P)/.venv" .venv/bin/activate
+  fi
+}
+
+check_machine() {
+  [ "$(uname -sm)" != "Darwin x86_64" ] || [ -n "${TORCH_INDEX_URL:-}" ] ||
+    die "PyTorch is not built for Intel Macs any more. Use a Mac with Apple silicon (there, a\
+ terminal without Rosetta), or Linux; or name an index that has a build: TORCH_INDEX_URL=…"
+}
+
 make_environment() {
   local python
-  if supported "$VENV_PYTHON" && "$VENV_PYTHON" -c 'import pip' 2>/dev/null; then
+  if moved; then
+    say "this folder was moved or copied: .venv/ names the old one, and is made anew"
+  elif supported "$VENV_PYTHON" && "$VENV_PYTHON" -c 'import pip' 2>/dev/null; then
     python=${PYTHON:+$(find_python)}
     if [ -n "$python" ] && [ "$(version_of "$python")" != "$(version_of "$VENV_PYTHON")" ]; then
       die ".venv/ was made with Python $(version_of "$VENV_PYTHON"), PYTHON=$PYTHON is\
@@ -97,9 +117,10 @@ make_environment() {
   fi
   python=$(find_python)
   say "making .venv/ with $python ($(version_of "$python"))"
-  # --clear: what is there is broken, or was interrupted.
+  # --clear: what is there is broken, was interrupted, or names the folder it was made in.
   "$python" -m venv --clear .venv ||
     die "$python could not make .venv/ in $ROOT. Is the folder writable, and the disk not full?"
+  pwd -P >"$MADE_IN"
 }
 
 fingerprint() { # changes when the packages have to be looked at again
@@ -112,6 +133,7 @@ fingerprint() { # changes when the packages have to be looked at again
 
 install() {
   local wanted
+  check_machine
   make_environment
   wanted=$(fingerprint)
   if [ -f "$STAMP" ] && [ "$(cat "$STAMP")" = "$wanted" ]; then
@@ -225,13 +247,18 @@ choose_device() { # sets `device`, more options for launch.py
 }
 
 compile_kernels() { # parts, each in a process of its own; afterwards they are in numba's cache
-  local part
-  compgen -G 'custom/threestudio-headstudio/headstudio/render/__pycache__/*.nbi' >/dev/null && return
+  local part sources
+  # numba's files are of one version of these, and the next does not take them.
+  sources=$(cat "$RENDERER"/*.py | cksum)
+  if [ -f "$COMPILED" ] && [ "$(cat "$COMPILED")" = "$sources" ] &&
+    compgen -G "$RENDERER/__pycache__/*.nbi" >/dev/null; then return; fi
   say "compiling the CPU renderer's kernels, once"
   for part in "$@"; do # what is wrong, the pictures or a test will say
+    # shellcheck disable=SC2086 # all of them is no argument, not an empty one
     python -m headstudio.app.kernels $part >".venv/kernels$part.log" 2>&1 &
   done
   wait
+  echo "$sources" >"$COMPILED"
 }
 
 newest_run() { # prints the folder of the run that began after the file $1 was made
@@ -307,6 +334,10 @@ threestudio() { # the folder as the caller named it, options
 case ${1:-} in
   "") [ $# -eq 0 ] || die "the first argument is empty; see ./install.sh --help" 2; install; say "everything is installed" ;;
   demo)
+    case ${2-} in
+      -h | --help) usage; exit ;;
+      -*) die "demo has no option '$2'; it takes a prompt: ./install.sh demo \"$DEFAULT_PROMPT\"" 2 ;;
+    esac
     [ $# -le 2 ] || die "the prompt is $(($# - 1)) words; put it in quotes: ./install.sh demo \"${*:2}\"" 2
     demo "${2-$DEFAULT_PROMPT}"
     ;;

@@ -79,6 +79,9 @@ class Newcomer:
         for tool in ("bash", "env", "cat", "cksum", "cp", "dirname", "grep", "head", "mkdir", "rm",
                      "sed", "tail", "touch", "uname"):  # fmt: skip
             (self.bin / tool).symlink_to(shutil.which(tool) or tool)
+        self.renderer = self.clone / "custom/threestudio-headstudio/headstudio/render"
+        (self.renderer / "__pycache__").mkdir(parents=True)
+        (self.renderer / "kernels.py").touch()
         self.program("headstudio", HEADSTUDIO)
         self.log = place / "calls"
 
@@ -115,8 +118,9 @@ def newcomer(tmp_path: Path) -> Newcomer:
 # ------------------------------------------------------------------------- what was typed
 
 
-def test_help_does_nothing(newcomer):
-    done = newcomer.types("--help")
+@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["demo", "-h"]])
+def test_help_does_nothing(newcomer, arguments):
+    done = newcomer.types(*arguments)
     assert done.returncode == 0
     assert "./install.sh demo" in done.stdout
     assert not (newcomer.clone / ".venv").exists()
@@ -128,6 +132,7 @@ def test_help_does_nothing(newcomer):
         (["dmeo"], "unknown command 'dmeo'"),
         (["demo", ""], "the prompt is empty"),
         (["demo", "  "], "the prompt is empty"),
+        (["demo", "--hlep"], "demo has no option '--hlep'; it takes a prompt"),
         (["demo", "red", "hair"], 'put it in quotes: ./install.sh demo "red hair"'),
         ([""], "the first argument is empty"),
     ],
@@ -183,6 +188,51 @@ def test_another_python_than_that_of_the_environment_is_refused(newcomer):
     done = newcomer.types(PYTHON="python3.12")
     assert done.returncode == 1
     assert ".venv/ was made with Python 3.11, PYTHON=python3.12 is 3.12" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["a clone elsewhere", 'it\'s "$HOME"'])
+def test_an_environment_that_was_moved_is_made_anew(newcomer, name):
+    newcomer.types()
+    newcomer.clone = newcomer.clone.rename(newcomer.clone.with_name(name))
+    (newcomer.clone / ".venv" / "of the old one").touch()
+    done = newcomer.types()
+    assert done.returncode == 0, done.stderr
+    assert "this folder was moved or copied: .venv/ names the old one" in done.stdout
+    assert newcomer.calls("venv") == ["venv"]
+    assert len(newcomer.calls("pip")) == 1
+    assert newcomer.types().returncode == 0
+    assert newcomer.calls("") == []
+
+
+@pytest.mark.parametrize(("named", "made"), [("{}/.venv", []), ("/old/clone/.venv", ["venv"])])
+def test_of_an_environment_made_by_hand_its_programs_tell(newcomer, named, made):
+    newcomer.types()
+    (newcomer.clone / ".venv" / "made-in").unlink()
+    activate = newcomer.clone / ".venv" / "bin" / "activate"
+    activate.write_text(f'VIRTUAL_ENV="{named.format(newcomer.clone)}"')
+    assert newcomer.types().returncode == 0
+    assert newcomer.calls("venv") == made
+    assert newcomer.types().returncode == 0
+    assert newcomer.calls("venv") == []
+
+
+def test_an_environment_by_another_name_of_its_folder_is_kept(newcomer):
+    newcomer.types()
+    link = newcomer.clone.with_name("link")
+    link.symlink_to(newcomer.clone)
+    newcomer.clone = link
+    assert newcomer.types().returncode == 0
+    assert newcomer.calls("venv") == []
+
+
+def test_an_intel_mac_is_told_at_once(newcomer):
+    (newcomer.bin / "uname").unlink()
+    newcomer.program("uname", "#!/usr/bin/env bash\necho Darwin x86_64\n")
+    done = newcomer.types("demo")
+    assert done.returncode == 1
+    assert "not built for Intel Macs" in done.stderr
+    assert newcomer.calls("") == []
+    assert newcomer.types(TORCH_INDEX_URL="https://index.example").returncode == 0
 
 
 # -------------------------------------------------------------------------------- install
@@ -278,11 +328,12 @@ def test_the_demo_compiles_kernels_once_and_first(newcomer):
     assert sorted(newcomer.calls("kernels")) == ["kernels pictures", "kernels training"]
     order = newcomer.log.read_text()
     assert order.rindex("kernels ") < order.index("python launch.py")
-    cache = newcomer.clone / "custom/threestudio-headstudio/headstudio/render/__pycache__"
-    cache.mkdir(parents=True)
-    (cache / "paint.nbi").touch()
+    (newcomer.renderer / "__pycache__" / "paint.nbi").touch()
     assert newcomer.types("demo").returncode == 0
     assert newcomer.calls("kernels") == []
+    (newcomer.renderer / "kernels.py").write_text("# changed: numba compiles anew")
+    assert newcomer.types("demo").returncode == 0
+    assert len(newcomer.calls("kernels")) == 2
 
 
 @pytest.mark.parametrize("prompt", ["a woman with blue skin", 'it\'s "$HOME" `x` \\ !', "bald"])
@@ -356,9 +407,7 @@ def test_the_tests_come_last_and_take_options(newcomer, kernels):
     assert "$ ruff check .\n" in done.stdout
     assert "$ mypy\n" in done.stdout
     assert newcomer.calls("kernels") == ["kernels "]
-    cache = newcomer.clone / "custom/threestudio-headstudio/headstudio/render/__pycache__"
-    cache.mkdir(parents=True)
-    (cache / "paint.nbi").touch()
+    (newcomer.renderer / "__pycache__" / "paint.nbi").touch()
     assert newcomer.types("test").returncode == 0
     assert newcomer.calls("kernels") == []
 
