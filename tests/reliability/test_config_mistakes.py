@@ -45,6 +45,45 @@ def test_the_mistake_is_named_by_its_path(name: str) -> None:
     assert case.says in found[case.path]
 
 
+# Each ended in a traceback, or was let through, before.
+VALUES = (
+    ("data.motions=5", "data.motions", "a list of patterns"),
+    ("data.motions=[1,2]", "data.motions", "a list of patterns"),
+    ("data.motions=[]", "data.motions", "a list of patterns"),
+    ("data.motions=null", "data.motions", "expected a pattern of motion files"),
+    ("data.height=128.0", "data.height", "is 128.0; expected a whole number"),
+    ("data.width=null", "data.width", "is None; expected a number of at least 1"),
+    ("data.batch_size=2.5", "data.batch_size", "is 2.5; expected a whole number"),
+    ("data.val_azimuths_deg=[.nan,0,0,0,0]", "data.val_azimuths_deg[0]", "is nan"),
+    ("data.val_jaws_deg=[0,0,0,0,.inf]", "data.val_jaws_deg", "is inf; expected a number that"),
+    ("data.close_ups=[{offset: .inf}]", "data.close_ups[0].offset", "is inf"),
+    ("system.geometry.initial_shape=[0.5,.nan]", "system.geometry.initial_shape[1]", "is nan"),
+    ("system.geometry.initial_shape=[.inf]", "system.geometry.initial_shape", "is inf"),
+    ("system.guidance.min_step_percent=null", "system.guidance.min_step_percent", "a schedule"),
+    ("data.height={first: 16}", "data.height", "expected a number of at least 1"),
+    ("system.guidance.views_at_once=0", "system.guidance.views_at_once", "at least 1"),
+    ("system.background.color=[0.5,0.5]", "system.background.color", "expected 3 numbers"),
+    ("system.background.color=[0,0,0,1]", "system.background.color", "expected 3 numbers"),
+    ("system.background.color=[]", "system.background.color", "expected 3 numbers"),
+    ("system.background.color=0.5", "system.background.color", "expected 3 numbers"),
+    ("system.background.n_output_dims=4", "system.background.n_output_dims", "3 channels"),
+    ("system.optimizer.params={geometry.shape: 0.1}", "system.optimizer.params.geometry.shape",
+     "is 0.1; expected settings by name"),
+    ("system.optimizer.args.eps=.nan", "system.optimizer.args.eps", "is nan"),
+    ("system.loggers={wandb: 5}", "system.loggers.wandb", "is 5; expected settings by name"),
+    ("system.exporter.formats=[]", "system.exporter.formats", "is empty; name what to write"),
+    ("trainer.precision=abc", "trainer.precision", "choose one of 64, 32, 16"),
+    ("trainer.precision=16-mixd", "trainer.precision", "did you mean '16-mixed'?"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("setting", "path", "says"), VALUES, ids=[case[0] for case in VALUES])
+def test_the_value_is_named_by_its_path(setting: str, path: str, says: str) -> None:
+    found = problems(setting)
+    assert list(found) == [path]
+    assert says in found[path]
+
+
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_our_own_configurations_have_none(config: Path) -> None:
     assert problems(config=config) == {}
@@ -58,7 +97,9 @@ def test_good_settings_are_not_refused() -> None:
             *("system.exporter.formats=[avatar,glb]", "system.exporter.motion=a.npz"),
             *("system.geometry.region_weights={lips: 0, iris: 8}", "resume=auto", "seed=7"),
             *("system.loss.lambda_position=[10,0.0,1.0,20]", "checkpoint.every_n_minutes=5"),
-            "trainer.precision=16-mixed",
+            *("trainer.precision=16-mixed", "system.loggers={wandb: false}"),
+            *("data.motions=null", "data.training_with_animation=false"),
+            "data.test_motions=[a.npz]",
         )
         == {}
     )
@@ -110,6 +151,8 @@ def test_a_class_checks_itself_where_nobody_asks() -> None:
     assert "system.geometry.extent" in str(error.value)
     with pytest.raises(HeadStudioError, match=r"system\.guidance\.method is 'vsd'"):
         FlameControlNetGuidance.Config(method="vsd")
+    with pytest.raises(HeadStudioError, match=r"system\.geometry\.initial_shape is nan"):
+        FlameGaussians.Config(initial_shape=[float("nan")])
 
 
 def test_ranges() -> None:
@@ -125,6 +168,28 @@ def test_ranges() -> None:
     assert Valid(schedule=True, at_least=0).problem([5, 0.0, 1.0, 9, -0.5, 12]) is not None
     assert Valid(pair=True).problem([1, float("nan")]) is not None
     assert Valid(one_of=("a",)).problem(None) is None
+
+
+def test_a_last_run_that_there_is_not(launch: Callable[..., int], training, capsys) -> None:
+    assert launch(*training, "system.weights=nowhere@LAST/last.ckpt") == 2
+    error = capsys.readouterr().err
+    assert "nothing is found for nowhere@LAST/last.ckpt" in error
+    assert "Traceback" not in error
+
+
+def test_what_lightning_refuses_is_a_mistake(toy: Callable[..., int], capsys, tmp_path) -> None:
+    """Where nothing of ours looks: the host's own systems."""
+    for wrong, says in (
+        ("trainer.strategy=abc", "the trainer cannot be made"),
+        ("checkpoint.save_top_k=2", "the trainer cannot be made"),
+        ("system.loggers={wandb: 5}", "system.loggers.wandb is 5"),
+        ("data.height=2.5", "whole numbers"),
+    ):
+        assert toy(wrong) == 2, wrong
+        error = capsys.readouterr().err
+        assert says in error
+        assert "Traceback" not in error
+    assert not (tmp_path / "outputs").exists()
 
 
 def test_the_documented_table_is_what_is_tried() -> None:

@@ -24,7 +24,7 @@ _KEY = "headstudio.valid"
 
 @dataclass(frozen=True)
 class Valid:
-    """A range; what is left out does not count. ``None`` is always let through: types see to it."""
+    """A range; what is left out does not count. ``None`` is let through: types see to it."""
 
     at_least: float | None = None
     above: float | None = None
@@ -35,6 +35,12 @@ class Valid:
     """A number, or a schedule ``[start_step, start, end, end_step]`` of such numbers."""
     stages: bool = False
     """A number, or a list of such numbers."""
+    each: bool = False
+    """A list of such numbers, which may be empty."""
+    whole: bool = False
+    """Without a fraction, where the annotation is ``Any``."""
+    strict: bool = False
+    """Not ``None`` and no settings by name either, where the annotation is ``Any``."""
     pair: bool = False
     """Two such numbers, the first not above the second."""
     of: Any = None
@@ -42,7 +48,7 @@ class Valid:
 
     def problem(self, value: Any) -> str | None:
         """What is wrong with a value, as the end of a sentence; None if nothing is."""
-        if value is None or isinstance(value, Mapping):
+        if not self.strict and (value is None or isinstance(value, Mapping)):
             return None
         if self.one_of:
             if isinstance(value, str) and value not in self.one_of:
@@ -53,9 +59,9 @@ class Valid:
             return self._pair(value)
         if self.schedule and not isinstance(value, (int, float)):
             return self._schedule(value)
-        if self.stages and not isinstance(value, (int, float)):
+        if self.each or (self.stages and not isinstance(value, (int, float))):
             numbers = list(value) if isinstance(value, (list, tuple)) else [value]
-            if not numbers:
+            if self.stages and not numbers:
                 return "is an empty list; expected a number, or one for each stage"
             return next((text for text in map(self._number, numbers) if text), None)
         return self._number(value)
@@ -73,7 +79,10 @@ class Valid:
             and (self.at_most is None or value <= self.at_most)
             and (self.below is None or value < self.below)
         )
-        return None if fits else f"is {value}; expected a number{self.expected()}"
+        if not fits:
+            return f"is {value}; expected a number{self.expected()}"
+        fraction = self.whole and not isinstance(value, int)
+        return f"is {value}; expected a whole number" if fraction else None
 
     def _pair(self, value: Any) -> str | None:
         pair = list(value) if isinstance(value, (list, tuple)) else []

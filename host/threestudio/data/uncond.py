@@ -2,7 +2,7 @@
 
 import bisect
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,7 +64,18 @@ class RandomCameraDataModuleConfig:
 
 
 def _stages(value: Any) -> list[int]:
-    return [value] if isinstance(value, int) else list(value)
+    """What a size is in each stage.
+
+    Raises:
+        UserError: for anything but a whole number, or a list of such.
+    """
+    sizes = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    if not all(isinstance(size, int) for size in sizes):
+        raise UserError(
+            "height, width and batch_size are whole numbers, or lists of such with one for each "
+            f"stage; one of them is {value!r}"
+        )
+    return sizes
 
 
 class RandomCameraIterableDataset(IterableDataset, Updateable):

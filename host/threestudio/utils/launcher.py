@@ -19,6 +19,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import LearningRateMonitor, ModelCheckpoint
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 import threestudio
 from threestudio.utils.callbacks import ConfigSnapshotCallback, CustomProgressBar
@@ -79,7 +80,8 @@ def _run(args: argparse.Namespace, overrides: list[str], request: StopRequest) -
     datamodule = threestudio.find(cfg.data_type)(cfg.data)
     system = threestudio.find(cfg.system_type)(cfg.system, resumed=cfg.resume is not None)
     system.set_save_dir(os.path.join(cfg.trial_dir, "save"))
-    trainer = make_trainer(args, cfg, system.get_loggers(), request)
+    with what_lightning_refuses():
+        trainer = make_trainer(args, cfg, system.get_loggers(), request)
     common = {"datamodule": datamodule, "ckpt_path": cfg.resume, "weights_only": True}
     if args.train:
         is_new = not os.path.exists(cfg.trial_dir)
@@ -242,6 +244,17 @@ def make_trainer(
         devices=-1 if on_gpu else 1,
         **settings,
     )
+
+
+@contextmanager
+def what_lightning_refuses() -> Iterator[None]:
+    """Say as a mistake in the settings what lightning says of them when the trainer is made."""
+    try:
+        yield
+    except (ValueError, MisconfigurationException) as error:
+        if isinstance(error, UserError):
+            raise
+        raise UserError(f"the trainer cannot be made: {error}") from error
 
 
 def record_command(trial_dir: str, args: argparse.Namespace) -> None:

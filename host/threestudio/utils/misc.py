@@ -221,6 +221,10 @@ def enable_gradient(model: torch.nn.Module, enabled: bool = True) -> None:
         parameter.requires_grad_(enabled)
 
 
+class LastNotFound(UserError, FileNotFoundError):
+    """No run, or no file in it, where ``LAST`` names one; threestudio's is a FileNotFoundError."""
+
+
 def find_last_path(path: str | None) -> str | None:
     """Fill in ``LAST``: ``runs/name@LAST/ckpts/last.ckpt`` is the newest such run's.
 
@@ -228,7 +232,7 @@ def find_last_path(path: str | None) -> str | None:
     returned as it is.
 
     Raises:
-        FileNotFoundError: if there is none.
+        LastNotFound: if there is none.
     """
     if path is None or "LAST" not in path:
         return path
@@ -236,5 +240,8 @@ def find_last_path(path: str | None) -> str | None:
     folder, prefix = os.path.split(start)
     matches = sorted(p for p in Path(folder or ".").glob("*") if p.name.startswith(prefix))
     if not matches or not os.path.exists(found := f"{matches[-1]}{rest}"):
-        raise FileNotFoundError(f"nothing is found for {path}")
+        raise LastNotFound(
+            f"nothing is found for {path}: LAST is the end of the newest folder's name, of those "
+            f"that begin with {start}, and in it there has to be {rest.lstrip('/')}"
+        )
     return found

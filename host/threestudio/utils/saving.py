@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,13 @@ class SaverMixin:
     def create_loggers(self, cfg_loggers: Any) -> None:
         """Make the loggers that ``system.loggers`` turns on: ``wandb: {enable, project, name}``."""
         wandb = (cfg_loggers or {}).get("wandb")
-        if not wandb or not wandb.get("enable"):
+        if not wandb:
+            return
+        if not isinstance(wandb, Mapping):
+            raise UserError(
+                f"system.loggers.wandb is {wandb!r}; expected settings by name, as {{enable: true}}"
+            )
+        if not wandb.get("enable"):
             return
         try:
             from pytorch_lightning.loggers import WandbLogger

@@ -4,12 +4,13 @@ each other."""
 import inspect
 import os
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal, get_args, get_origin
 
 from headstudio.nearest import nearest
 from headstudio.plugin._regularisers import REGULARISERS
-from headstudio.settings import Valid
+from headstudio.settings import Valid, shown
 
+CHANNELS = 3
 LOSSES = tuple(f"lambda_{name}" for name in ("sds", *REGULARISERS))
 CHOSEN_BY_LAUNCHER = {
     "trainer": {"callbacks", "logger", "accelerator", "devices", "inference_mode"},
@@ -39,7 +40,7 @@ SECTION_RANGES: dict[str, dict[str, Valid]] = {
         "overhead_threshold": Valid(at_least=0, at_most=90),
     },
     "solid-color-background": {
-        "color": Valid(stages=True, at_least=0, at_most=1),
+        "color": Valid(each=True, at_least=0, at_most=1),
         "n_output_dims": Valid(at_least=1),
         "random_aug_prob": Valid(at_least=0, at_most=1),
     },
@@ -68,12 +69,16 @@ def rules(values: Mapping[str, Any], classes: Mapping[str, type]) -> Iterator[tu
     """
     if not values.get("tag") and values.get("use_timestamp") is False:
         yield "use_timestamp", "is false and tag is empty: the two name the run's folder"
+    yield from _precision(values)
     if getattr(classes.get("system"), "__name__", "") != "HeadStudioSystem":
         return
     system = _section(values, "system")
     yield from _classes_that_fit(values, classes)
     yield from _prompt(system)
     yield from _losses(system)
+    yield from _optimizer(system)
+    yield from _background(system)
+    yield from _settings_by_name("system.loggers", _section(system, "loggers"), "{enable: true}")
     yield from _perp_neg(system)
     yield from _control(system)
     yield from _one_head(values, system)
@@ -132,8 +137,12 @@ def _losses(system: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"system.loss.{name}", text
     if own and system.get("guidance_type") and "lambda_sds" not in loss:
         yield "system.loss.lambda_sds", "is missing; set it to 0 to leave it out"
+
+
+def _optimizer(system: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     optimizer = _section(system, "optimizer")
     params = _section(optimizer, "params")
+    yield from _settings_by_name("system.optimizer.params", params, "{lr: 0.01}")
     for name, args in params.items():
         rate = args.get("lr") if isinstance(args, Mapping) else None
         text = Valid(at_least=0).problem(rate)
@@ -151,6 +160,52 @@ def _losses(system: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield f"system.learning_rates.{name}", text
     if optimizer and isinstance(optimizer.get("name", ""), str):
         yield from _optimizer_name(optimizer.get("name", ""))
+
+
+def _settings_by_name(
+    path: str, parts: Mapping[str, Any], example: str
+) -> Iterator[tuple[str, str]]:
+    """Each part that has a value instead of settings; null and false leave it out."""
+    for name, given in parts.items():
+        if isinstance(given, (int, float, str, list)) and given is not False:
+            yield f"{path}.{name}", f"is {shown(given)}; expected settings by name, as {example}"
+
+
+def _background(system: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Of one colour: as many numbers as the pictures that it is behind have channels."""
+    if system.get("background_type") != "solid-color-background":
+        return
+    background = _section(system, "background")
+    channels, color = background.get("n_output_dims", CHANNELS), background.get("color")
+    if isinstance(channels, int) and channels != CHANNELS:
+        yield (
+            "system.background.n_output_dims",
+            f"is {channels}; the pictures have {CHANNELS} channels: leave it out",
+        )
+    if isinstance(color, (int, float, str)) or (isinstance(color, list) and len(color) != CHANNELS):
+        yield (
+            "system.background.color",
+            f"is {shown(color)}; expected {CHANNELS} numbers [red, green, blue], each from 0 to 1",
+        )
+
+
+def _precision(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    import pytorch_lightning as pl
+
+    given = _section(values, "trainer").get("precision")
+    known = _literals(inspect.signature(pl.Trainer.__init__).parameters["precision"].annotation)
+    if known and isinstance(given, (int, float, str, list)) and given not in known:
+        names = list(dict.fromkeys(map(str, known)))
+        near = nearest(str(given), names)
+        yield "trainer.precision", f"is {shown(given)}; choose one of {', '.join(names)}{near}"
+
+
+def _literals(annotation: Any) -> list[Any]:
+    """All values of the ``Literal`` types in an annotation."""
+    inner = get_args(annotation)
+    if get_origin(annotation) is Literal:
+        return list(inner)
+    return [value for part in inner for value in _literals(part)]
 
 
 def _optimizer_name(name: str) -> Iterator[tuple[str, str]]:

@@ -8,6 +8,7 @@ dataclass: its annotations, the ranges of `headstudio.settings`, and its ``confl
 
 import dataclasses
 import inspect
+import math
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -79,7 +80,7 @@ def check_experiment(cfg: DictConfig) -> list[Problem]:
 
 
 def _resolved(node: Any, path: str, problems: list[Problem], depth: int) -> Any:
-    """Python's own containers, references filled in; what cannot be is reported."""
+    """Python's own containers, references filled in; what cannot be, and NaN, is reported."""
     if isinstance(node, DictConfig):
         keys: Any = node.keys()
     elif isinstance(node, ListConfig):
@@ -89,6 +90,8 @@ def _resolved(node: Any, path: str, problems: list[Problem], depth: int) -> Any:
     result: dict[Any, Any] = {}
     for key in keys:
         where = f"{path}.{key}" if path else str(key)
+        if isinstance(node, ListConfig):
+            where = f"{path}[{key}]"
         value: Any = UNUSABLE
         try:
             if OmegaConf.is_missing(node, key):
@@ -97,6 +100,9 @@ def _resolved(node: Any, path: str, problems: list[Problem], depth: int) -> Any:
                 problems.append(Problem(where, "is nested too deeply"))
             else:
                 value = _resolved(node[key], where, problems, depth + 1)
+                if isinstance(value, float) and math.isnan(value):
+                    problems.append(Problem(where, "is nan; expected a number that is finite"))
+                    value = UNUSABLE
         except InterpolationToMissingValueError:
             value = UNUSABLE  # what it refers to is reported where it stands
         except (OmegaConfBaseException, RecursionError) as error:
@@ -256,8 +262,6 @@ def _as_typed(config: Any, key: str, value: Any) -> tuple[str | None, Any]:
     length = _tuple_length(field.type)
     if length is not None and isinstance(value, list) and len(value) != length:
         return f"is {shown(value)}; expected {length} numbers", value
-    if isinstance(value, float) and value != value:
-        return "is nan; expected a number that is finite", value
     return None, made[key]
 
 

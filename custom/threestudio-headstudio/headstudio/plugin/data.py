@@ -28,7 +28,7 @@ from headstudio.plugin._common import find_files, resolve_asset
 from headstudio.plugin._randomness import BATCH, own_numbers
 from headstudio.render import Cameras
 from headstudio.render.camera_path import turntable_azimuths
-from headstudio.settings import Valid, check_all, setting
+from headstudio.settings import Valid, check_all, setting, shown
 from threestudio.data.uncond import (
     RandomCameraDataModule,
     RandomCameraDataModuleConfig,
@@ -51,7 +51,7 @@ class CloseUpConfig:
     distance_range: tuple[float, float] = setting((0.4, 0.6), pair=True, above=0)
     azimuth_range: tuple[float, float] = setting((-90.0, 90.0), pair=True)
     # How far above the origin these cameras are, and look.
-    offset: float = 0.0
+    offset: float = setting(0.0)
 
 
 @dataclass
@@ -69,8 +69,10 @@ class HeadCameraConfig(RandomCameraDataModuleConfig):
     # --- close-ups in training: lists of the fields of CloseUpConfig
     close_ups: list[dict[str, Any]] = setting(factory=list, of=CloseUpConfig)
     # --- validation: these views (n_val_views is not used), the jaw open by so much in each
-    val_azimuths_deg: list[float] = field(default_factory=lambda: [0.0, 0.0, 45.0, 90.0, 180.0])
-    val_jaws_deg: list[float] = field(default_factory=lambda: [0.0, 15.0, 0.0, 0.0, 0.0])
+    val_azimuths_deg: list[float] = setting(
+        factory=lambda: [0.0, 0.0, 45.0, 90.0, 180.0], each=True
+    )
+    val_jaws_deg: list[float] = setting(factory=lambda: [0.0, 15.0, 0.0, 0.0, 0.0], each=True)
     # --- test: n_test_views frames of a turntable, while these motions (or, without any, those of
     # the training) are played one after the other, so many times over
     test_motions: list[str] = field(default_factory=list)
@@ -79,8 +81,10 @@ class HeadCameraConfig(RandomCameraDataModuleConfig):
 
     # Ranges of the host's settings.
     RANGES: ClassVar[dict[str, Valid]] = {
-        **{name: Valid(stages=True, at_least=1, at_most=8192) for name in ("height", "width")},
-        "batch_size": Valid(stages=True, at_least=1, at_most=4096),
+        **{
+            name: Valid(stages=True, whole=True, strict=True, at_least=1, at_most=most)
+            for name, most in (("height", 8192), ("width", 8192), ("batch_size", 4096))
+        },
         **{name: Valid(at_least=1, at_most=8192) for name in ("eval_height", "eval_width")},
         **{name: Valid(at_least=1) for name in ("eval_batch_size", "n_val_views", "n_test_views")},
         "elevation_range": Valid(pair=True, at_least=-90, at_most=90),
@@ -114,6 +118,16 @@ class HeadCameraConfig(RandomCameraDataModuleConfig):
                 "val_azimuths_deg",
                 f"has {len(azimuths)} entries and data.val_jaws_deg {len(jaws)}; they go together "
                 "view by view",
+            )
+        motions = values.get("motions", "")
+        patterns = [motions] if isinstance(motions, str) else motions
+        read = values.get("training_with_animation", True) or not values.get("test_motions")
+        named = isinstance(patterns, list) and all(isinstance(one, str) for one in patterns)
+        if read and not (named and patterns):
+            yield (
+                "motions",
+                f"is {shown(motions)}; expected a pattern of motion files, such as "
+                "load/motion/*.npz, or a list of patterns",
             )
 
 

@@ -47,6 +47,8 @@ class AvatarExporter(Exporter):
             """See :func:`headstudio.settings.violations`."""
             known = (AVATAR, *SUFFIXES)
             formats = values.get("formats", [])
+            if "formats" in values and not formats:
+                yield "formats", f"is empty; name what to write, of {', '.join(known)}"
             for name in formats:
                 if name not in known:
                     near = did_you_mean(str(name), known)

@@ -75,7 +75,7 @@ class FlameGaussians(BaseGeometry):
         # The shape is frozen from this step on.
         shape_until_step: int = setting(7000, at_least=0)
         # Identity at the start: the first coefficients, the others are 0.
-        initial_shape: list[float] = field(default_factory=list)
+        initial_shape: list[float] = setting(factory=list, each=True)
         # Whether splats are cloned, split and pruned; when and by what: the fields of
         # headstudio.splats.DensityControl.Config.
         density_control: bool = True

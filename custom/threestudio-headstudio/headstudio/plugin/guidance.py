@@ -44,7 +44,7 @@ class FlameControlNetGuidance(BaseObject):
         half_precision_weights: bool = True
         # How many views are encoded, and predicted for, in one pass; null is all. Fewer take less
         # memory and more time.
-        views_at_once: int | None = None
+        views_at_once: int | None = setting(None, at_least=1)
         # Let torch.compile fuse the prior's networks: faster steps for minutes at the start.
         # It needs a GPU with Triton, or a C++ compiler on a CPU.
         compile: bool = False
@@ -62,8 +62,8 @@ class FlameControlNetGuidance(BaseObject):
         weighting: str = setting("sds", one_of=("sds", "uniform"))
         grad_clip_mode: str = setting("value", one_of=("value", "norm"))
         # ... and those that are numbers or schedules for threestudio's C.
-        min_step_percent: Any = setting(0.02, schedule=True, at_least=0, at_most=1)
-        max_step_percent: Any = setting(0.98, schedule=True, at_least=0, at_most=1)
+        min_step_percent: Any = setting(0.02, schedule=True, strict=True, at_least=0, at_most=1)
+        max_step_percent: Any = setting(0.98, schedule=True, strict=True, at_least=0, at_most=1)
         grad_clip: Any = setting(None, schedule=True, above=0)
 
         def __post_init__(self) -> None:
@@ -100,11 +100,6 @@ class FlameControlNetGuidance(BaseObject):
             device=self.device,
             **({} if cfg.cache_dir is None else {"cache_dir": cfg.cache_dir}),
         )
-        if cfg.views_at_once is not None and cfg.views_at_once < 1:
-            raise HeadStudioError(
-                f"system.guidance.views_at_once is {cfg.views_at_once}; it has to be a number of "
-                "views, or null for all."
-            )
         self.prior.views_at_once = cfg.views_at_once
         self.prior.speed_up(
             compile=cfg.compile, channels_last=cfg.channels_last, cuda_graphs=cfg.cuda_graphs
