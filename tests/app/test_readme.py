@@ -66,6 +66,20 @@ def test_the_files_it_names_exist():
         assert (REPOSITORY / "tools" / f"{name}.py").is_file()
 
 
+@pytest.mark.parametrize(
+    "page",
+    [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))],
+    ids=lambda page: page.name,
+)
+def test_the_paths_that_are_named_begin_at_the_repository(page):
+    """As whoever copies one stands there; what a run leaves lies in its folder."""
+    without_links = re.sub(r"\[[^\]]*\]\([^)]*\)", "", page.read_text())
+    folders = "custom|configs|tests|tools|bench|host|docs"
+    named = rf"(?<![\w./…*-])(?:{folders})/[\w./-]*\w(?:\.(?:yaml|py|npz|md|sh)\b|/)"
+    paths = [path for path in re.findall(named, without_links) if path != "configs/parsed.yaml"]
+    assert [path for path in paths if not (REPOSITORY / path).exists()] == []
+
+
 def test_the_motions_and_the_head_that_the_configurations_name_are_there():
     for name in ("headstudio.yaml", "headstudio-mini.yaml"):
         data = OmegaConf.load(CONFIGS / name).data
