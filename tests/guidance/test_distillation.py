@@ -276,18 +276,16 @@ def test_timesteps_are_uniform_in_the_scheduled_range(prior: DiffusionPrior) -> 
     guidance = ScoreDistillation(
         prior, DistillationConfig(min_step_percent=0.05, max_step_percent=0.8)
     )
-    for fraction, low, high in ((0.0, 50, 800), (0.29, 50, 800), (0.3, 20, 550), (1.0, 20, 550)):
-        guidance.update(fraction)
+    for percents, low, high in ((None, 50, 800), ((0.02, 0.55), 20, 550), ((0.0, 1.0), 0, 999)):
+        if percents is not None:
+            guidance.set_step_range(*percents)
         assert (guidance.min_step, guidance.max_step) == (low, high)
         drawn = guidance._steps(20_000, None, torch.Generator().manual_seed(0))
         assert drawn.min() == low
         assert drawn.max() == high
         assert drawn.float().mean() == pytest.approx((low + high) / 2, rel=0.02)
-    guidance.set_step_range(0.0, 1.0)
-    assert (guidance.min_step, guidance.max_step) == (0, 999)
-    never = ScoreDistillation(prior, DistillationConfig(narrow_after=None))
-    never.update(1.0)
-    assert never.max_step == 980
+    with pytest.raises(HeadStudioError, match=r"max_step_percent=1\.5"):
+        guidance.set_step_range(0.02, 1.5)
 
 
 def test_the_same_seed_gives_the_same_gradient(prior: DiffusionPrior) -> None:
@@ -389,7 +387,7 @@ def test_preview_shows_what_the_guidance_sees(prior: DiffusionPrior) -> None:
         ("grad_clip_mode", "abs"),
         ("grad_clip", 0.0),
         ("min_step_percent", 0.99),
-        ("narrowed_max_step_percent", 1.5),
+        ("max_step_percent", 1.5),
     ],
 )
 def test_impossible_settings_are_named(prior: DiffusionPrior, key: str, value) -> None:

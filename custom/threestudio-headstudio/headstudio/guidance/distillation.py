@@ -21,10 +21,8 @@ class DistillationConfig:
         guidance_scale: s, how much the text counts.
         control_weight: of the ControlNet's residuals where the face is visible; 0 leaves the
             ControlNet out.
-        min_step_percent, max_step_percent: timesteps are uniform in this part of [0, T].
-        narrow_after: from this fraction of the training on, the following two hold instead of the
-            former; None never narrows.
-        narrowed_min_step_percent, narrowed_max_step_percent: the later range.
+        min_step_percent, max_step_percent: timesteps are uniform in this part of [0, T], until
+            ``ScoreDistillation.set_step_range`` gives another.
         null_threshold: below this timestep (on a scale of 1000) the denoised form takes ε_null
             for the residual's domain term and needs no prediction for the negative prompt.
         weighting: w(t): "sds" is 1 − ᾱ_t, "uniform" is 1.
@@ -38,9 +36,6 @@ class DistillationConfig:
     control_weight: float = 1.5
     min_step_percent: float = 0.02
     max_step_percent: float = 0.98
-    narrow_after: float | None = 0.3
-    narrowed_min_step_percent: float = 0.02
-    narrowed_max_step_percent: float = 0.55
     null_threshold: int = 200
     weighting: str = "sds"
     grad_clip: float | None = None
@@ -57,8 +52,7 @@ class DistillationConfig:
                 raise HeadStudioError(
                     f"{key}={getattr(self, key)!r} is unknown; choose one of {', '.join(known)}."
                 )
-        _check_range("", self.min_step_percent, self.max_step_percent)
-        _check_range("narrowed_", self.narrowed_min_step_percent, self.narrowed_max_step_percent)
+        _check_range(self.min_step_percent, self.max_step_percent)
         if self.grad_clip is not None and not self.grad_clip > 0:
             raise HeadStudioError(f"grad_clip={self.grad_clip} must be positive, or null for none.")
 
@@ -83,21 +77,17 @@ class ScoreDistillation:
         self.config = DistillationConfig() if config is None else config
         self.config.check()
         self.null_threshold = self.config.null_threshold * prior.num_train_timesteps / 1000
-        self.update(0.0)
+        self.set_step_range(self.config.min_step_percent, self.config.max_step_percent)
 
     # ------------------------------------------------------------------ schedule
 
-    def update(self, step_fraction: float) -> None:
-        """Set the range of timesteps for this fraction (0 to 1) of the training."""
-        c = self.config
-        if c.narrow_after is not None and step_fraction >= c.narrow_after:
-            self.set_step_range(c.narrowed_min_step_percent, c.narrowed_max_step_percent)
-        else:
-            self.set_step_range(c.min_step_percent, c.max_step_percent)
-
     def set_step_range(self, min_step_percent: float, max_step_percent: float) -> None:
-        """Draw timesteps from this part of [0, T] from now on."""
-        _check_range("", min_step_percent, max_step_percent)
+        """Draw timesteps from this part of [0, T] from now on.
+
+        Raises:
+            HeadStudioError: unless 0 <= min <= max <= 1.
+        """
+        _check_range(min_step_percent, max_step_percent)
         last = self.prior.num_train_timesteps - 1
         self.min_step = min(int(self.prior.num_train_timesteps * min_step_percent), last)
         self.max_step = min(int(self.prior.num_train_timesteps * max_step_percent), last)
@@ -327,9 +317,9 @@ def _per_sample(name: str, embeddings: Tensor, batch: int) -> Tensor:
     return embeddings.expand(batch, -1, -1)
 
 
-def _check_range(prefix: str, low: float, high: float) -> None:
+def _check_range(low: float, high: float) -> None:
     if not 0 <= low <= high <= 1:
         raise HeadStudioError(
-            f"{prefix}min_step_percent={low} and {prefix}max_step_percent={high} must satisfy "
+            f"min_step_percent={low} and max_step_percent={high} must satisfy "
             "0 <= min <= max <= 1 (fractions of the prior's timesteps)."
         )

@@ -70,15 +70,12 @@ class LoRAAttnProcessor(nn.Module):
         return attn.to_out[1](attn.to_out[0](mixed) + self.scale * self.to_out_lora(mixed))
 
 
-_MODULES = {
-    "stable-diffusion-vsd-guidance": "stable_diffusion_vsd_guidance",
-    "stable-diffusion-unified-guidance": "stable_diffusion_unified_guidance",
-}
+_WITH_LORA = {"stable-diffusion-vsd-guidance", "stable-diffusion-unified-guidance"}
 
 
 def make_guidance(name: str, cfg: Any) -> Any:
     """threestudio's guidance of that name; with working LoRA layers, if it is one that has them."""
-    if name not in _MODULES:
+    if name not in _WITH_LORA:
         return threestudio.find(name)(cfg)
     kind = threestudio.find(name)
     module = importlib.import_module(kind.__module__)

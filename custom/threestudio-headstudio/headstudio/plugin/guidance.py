@@ -113,7 +113,6 @@ class FlameControlNetGuidance(BaseObject):
                 null_threshold=cfg.null_threshold,
                 weighting=cfg.weighting,
                 grad_clip_mode=cfg.grad_clip_mode,
-                narrow_after=None,  # the schedules of min_step_percent and max_step_percent do
             ),
         )
         # Whether a prompt processor's negative prompt is the empty one, by the processor's output.

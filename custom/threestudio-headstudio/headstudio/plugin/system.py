@@ -17,11 +17,12 @@ from headstudio.export import export_avatar
 from headstudio.guidance.control_image import control_image
 from headstudio.plugin._attention_lora import make_guidance
 from headstudio.plugin._common import resolve_asset
+from headstudio.plugin._config_rules import LOSSES
 from headstudio.plugin._guard import FiniteGuard, refuse_broken
 from headstudio.plugin._pictures import preview_grid, view_rows
 from headstudio.plugin._prompts import with_fitting_prompts
 from headstudio.plugin._randomness import STEP, run_seed, seed_everything
-from headstudio.plugin._regularisers import REGULARISERS, regularisers
+from headstudio.plugin._regularisers import regularisers
 from headstudio.plugin.data import PosedCameraDataset
 from headstudio.plugin.geometry import OBSERVED, FlameGaussians
 from headstudio.plugin.guidance import call_guidance
@@ -111,11 +112,10 @@ class HeadStudioSystem(BaseLift3DSystem):
                 )
         if self.cfg.guidance_type != OWN_GUIDANCE:
             return  # another guidance may return losses of any name
-        known = [f"lambda_{name}" for name in ("sds", *REGULARISERS)]
-        unknown = [name for name in self.cfg.loss if name not in known]
+        unknown = [name for name in self.cfg.loss if name not in LOSSES]
         if unknown:
             raise HeadStudioError(
-                f"system.loss has no {', '.join(unknown)}; it has {', '.join(known)}."
+                f"system.loss has no {', '.join(unknown)}; it has {', '.join(LOSSES)}."
             )
 
     def setup(self, stage: str) -> None:
