@@ -23,7 +23,7 @@ DEFAULT_HEAD = "flame/open_head.npz"
 
 @dataclass
 class Player:
-    """An avatar, the head model it rides on, and the world it stands in (see design.md)."""
+    """An avatar, the head model it rides on, and the world it stands in (docs/architecture.md)."""
 
     avatar: Avatar
     head: HeadModel

@@ -47,8 +47,9 @@ def check_output(path: Path, fps: float, transparent: bool, sound: bool, force: 
     """Refuse what `recording` could not write, before there is work to lose.
 
     Raises:
-        HeadStudioError: another suffix, an existing result without ``force``, a format without
-            transparency or sound for pictures or a film that have them, too fast a GIF.
+        HeadStudioError: another suffix, an existing result without ``force``, a folder that cannot
+            be replaced, a format without transparency or sound for pictures or a film that have
+            them, too fast a GIF.
     """
     kind = _format(path)
     if transparent and kind != "":
@@ -66,6 +67,11 @@ def check_output(path: Path, fps: float, transparent: bool, sound: bool, force: 
         raise HeadStudioError(f"{path} is a folder; give the name of a file.")
     if kind == "" and path.is_file():
         raise HeadStudioError(f"{path} is a file; give a folder, or a name in .mp4 or .gif.")
+    if path.is_dir() and (path.samefile(Path.cwd()) or path.is_mount()):
+        raise HeadStudioError(
+            f"{path} is the working directory or a disk's, which cannot be replaced; name a folder "
+            f"in it: --out {path / 'frames'}"
+        )
     if path.exists() and not force:
         raise HeadStudioError(
             f"{path} exists already; give another name, or --force to write over it."
@@ -210,11 +216,26 @@ def _folder(path: Path) -> Iterator[Path]:
         new, old = temporary / "new", temporary / "old"
         new.mkdir()
         yield new
-        if path.exists():
-            os.replace(path, old)
-        os.replace(new, path)
+        _exchange(path, new, old)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _exchange(path: Path, new: Path, old: Path) -> None:
+    """Put ``new`` in the place of ``path``, which goes to ``old`` if there is one, or stays."""
+    try:
+        if path.exists():
+            os.replace(path, old)
+        try:
+            os.replace(new, path)
+        except OSError:
+            if old.exists():
+                os.replace(old, path)
+            raise
+    except OSError as error:
+        raise HeadStudioError(
+            f"cannot replace {path}: {error.strerror}. Give a folder that does not exist yet."
+        ) from error
 
 
 def _png_writer(folder: Path) -> Write:

@@ -61,7 +61,7 @@ class Stage:
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the whole picture: even, as H.264 has them."""
+        """Height and width of the whole picture: even in every format, as H.264 has them."""
         height, width = (n * size for n, size in zip(self.grid, self.cell_size, strict=True))
         return height + height % 2, width + width % 2
 
