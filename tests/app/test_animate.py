@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import re
 import subprocess
 import wave
@@ -15,6 +17,7 @@ import torch
 from PIL import Image
 
 from headstudio.app import main as app
+from headstudio.app.animate.inputs import read_any
 from headstudio.app.animate.stage import Stage
 from headstudio.app.player import DEFAULT_HEAD, Player
 from headstudio.app.recording import recording
@@ -24,6 +27,7 @@ from headstudio.motion import Motion, expression_pose, save_motion
 from headstudio.paths import find_asset
 from headstudio.render import Cameras
 from headstudio.splats import initialise_uniform, save_avatar
+from tests.fixtures.foreign_motions import write_emoca
 
 COLORS = {"red": (0.9, 0.2, 0.1), "blue": (0.1, 0.2, 0.9), "green": (0.1, 0.8, 0.2)}
 
@@ -243,6 +247,25 @@ def test_samples_are_known_by_name_and_follow_each_other(avatars, tmp_path):
     assert len(read_film(out)[1]) in range(39, 44)  # 4 s, 0.3 s between, 4 s
 
 
+def test_a_folder_named_like_a_sample_does_not_hide_it(motion, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sample = read_any("talk")
+    (tmp_path / "talk").mkdir()
+    (tmp_path / "talk" / "frame_00000.png").touch()
+    assert len(read_any("talk")) == len(sample) == 180
+    with pytest.raises(HeadStudioError, match="talk"):
+        read_any("./talk/")
+    (tmp_path / "smile").write_bytes(motion.read_bytes())
+    assert len(read_any("smile")) == 12  # a file of this name is meant
+
+
+def test_a_folder_of_a_recording_is_meant_though_named_like_a_sample(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = {"expcode": np.zeros(50), "posecode": np.zeros(6)}
+    write_emoca(tmp_path / "talk", [code] * 3)
+    assert len(read_any("talk")) == 3
+
+
 def test_cameras_stand_turn_or_follow_a_file(avatars, motion, head, tmp_path):
     keys = [{"time": 0, "azimuth": 0}, {"time": 0.5, "azimuth": 90}]
     (tmp_path / "path.json").write_text(json.dumps({"keyframes": keys}))
@@ -286,6 +309,40 @@ def test_a_folder_is_replaced_only_if_it_holds_frames(avatars, motion, tmp_path,
     assert animate(*words, "--force") == 2
     assert "thesis.txt" in capsys.readouterr().err
     assert (out / "thesis.txt").read_text() == "precious"
+
+
+def test_the_working_directory_is_not_replaced(avatars, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for place in (".", tmp_path):
+        words = [avatars["red"], "--motion", "talk", "--force", "--out", place]
+        assert animate(*words) == 2
+        assert "is the working directory" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("at", [1, 2])
+def test_a_folder_that_cannot_be_replaced_stays(at, tmp_path, monkeypatch):
+    out = tmp_path / "frames"
+    out.mkdir()
+    (out / "frame_00000.png").write_text("precious")
+    calls = []
+
+    def replace(source: Path, target: Path) -> None:
+        calls.append(source)
+        if len(calls) == at:
+            raise PermissionError(errno.EACCES, "Permission denied")
+        os.rename(source, target)
+
+    monkeypatch.setattr("headstudio.app.recording.os.replace", replace)
+
+    def record() -> None:
+        with recording(out, 1, 10, 16, 16):
+            pass
+
+    with pytest.raises(HeadStudioError, match=r"cannot replace .*frames: Permission denied"):
+        record()
+    assert [path.name for path in tmp_path.iterdir()] == ["frames"]
+    assert (out / "frame_00000.png").read_text() == "precious"
 
 
 def test_what_fails_leaves_nothing_behind(tmp_path):

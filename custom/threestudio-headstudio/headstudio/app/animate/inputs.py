@@ -57,13 +57,22 @@ def choose_motion(args: argparse.Namespace, head: HeadModel) -> Motion:
 def read_any(name: str) -> Motion:
     """A recording in any known format (docs/motion.md), or a sample motion by its name.
 
+    A folder of a sample's name is meant only if it is a recording: frames of a film of ``talk`` may
+    well lie in ``talk``. ``./talk`` is the folder in any case.
+
     Raises:
         HeadStudioError: neither a file nor a sample; or a file that cannot be read.
     """
     path = Path(name)
-    if path.exists() or path.suffix or len(path.parts) > 1:
+    if path.is_file() or path.suffix or name != path.name:
         return read_motion(path)
     samples = sample_motions()
+    if path.exists():
+        try:
+            return read_motion(path)
+        except HeadStudioError:
+            if name not in samples:
+                raise
     if name not in samples:
         raise HeadStudioError(
             f"there is no motion file {name!r}, and no sample motion of this name"
