@@ -77,6 +77,18 @@ def threestudio_seed(seed: int) -> None:
     pl.seed_everything(seed, verbose=False)
 
 
+def test_cameras_stand_all_around_from_the_first_step_on(make_data):
+    """threestudio's own ramp of angles is at its beginning in step 0, even where it is off."""
+    module = make_data(batch_size=8)
+    module.train_dataset.begin(seed=0)
+    azimuths = first(module.train_dataloader())["azimuth"]
+    assert azimuths.max() - azimuths.min() > 180
+
+    ramped = make_data(batch_size=8, progressive_until=10)
+    ramped.train_dataset.begin(seed=0)
+    assert first(ramped.train_dataloader())["azimuth"].abs().max() == 0
+
+
 def test_close_ups_come_nearer_and_look_where_they_should(make_data):
     close_up = {
         "probability": 1.0,

@@ -275,3 +275,19 @@ def _steps(values: Mapping[str, Any], system: Mapping[str, Any]) -> Iterator[tup
             "checkpoint.every_n_train_steps",
             f"is {every}, and trainer.max_steps is {steps}: there would be no checkpoint at all",
         )
+    close_ups = _section(values, "data").get("close_ups")
+    for number, close_up in enumerate(close_ups if isinstance(close_ups, list) else []):
+        begins = _begins(close_up)
+        if isinstance(steps, int) and isinstance(begins, int) and 0 < steps <= begins:
+            yield (
+                f"data.close_ups[{number}].start_step",
+                f"is {begins}, and trainer.max_steps is {steps}: these cameras would never come",
+            )
+
+
+def _begins(close_up: Any) -> Any:
+    # Not above: the classes are registered while these rules are imported.
+    from headstudio.plugin.data import CloseUpConfig
+
+    own = close_up if isinstance(close_up, Mapping) else {}
+    return own.get("start_step", CloseUpConfig.start_step)

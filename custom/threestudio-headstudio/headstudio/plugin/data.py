@@ -53,6 +53,15 @@ class CloseUpConfig:
     # How far above the origin these cameras are, and look.
     offset: float = setting(0.0)
 
+    @staticmethod
+    def conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """See :func:`headstudio.settings.violations`."""
+        start, end = (
+            values.get(name, getattr(CloseUpConfig, name)) for name in ("start_step", "end_step")
+        )
+        if isinstance(start, int) and isinstance(end, int) and start > end:
+            yield "end_step", f"is {end} and start_step {start}: these cameras would never come"
+
 
 @dataclass
 class HeadCameraConfig(RandomCameraDataModuleConfig):
@@ -119,6 +128,11 @@ class HeadCameraConfig(RandomCameraDataModuleConfig):
                 f"has {len(azimuths)} entries and data.val_jaws_deg {len(jaws)}; they go together "
                 "view by view",
             )
+        if values.get("rays") is True:
+            yield (
+                "rays",
+                "is true; this data module draws cameras without rays, as the renderer needs none",
+            )
         motions = values.get("motions", "")
         patterns = [motions] if isinstance(motions, str) else motions
         read = values.get("training_with_animation", True) or not values.get("test_motions")
@@ -145,14 +159,21 @@ class PosedCameraDataset(RandomCameraIterableDataset):
         self.step = 0
         # Once `begin` was called: the seed, the next batch's number, batches in a step.
         self._clock: tuple[int, int, int] | None = None
-        # Nobody here needs rays, which at 1024 px cost more than everything else in a batch: the
-        # host is given pictures of one pixel to make them for.
+        # Nobody here needs rays, which at 1024 px cost more than everything else in a batch:
+        # threestudio, which always makes them, is given pictures of one pixel to make them for.
         self.directions_unit_focals = [get_ray_directions(H=1, W=1, focal=1.0)] * len(self.heights)
         self.directions_unit_focal = self.directions_unit_focals[0]
 
     def update_step(self, epoch: int, global_step: int, on_load_weights: bool = False) -> None:
         super().update_step(epoch, global_step, on_load_weights)
         self.step = global_step
+
+    def progressive_view(self, global_step: int) -> None:
+        """Open the ranges of angles from the front view to all, until ``progressive_until``."""
+        # The host's ramp is at its beginning in step 0 even where it is off, and all cameras of
+        # that step would stand in front.
+        if self.cfg.progressive_until > 0:
+            super().progressive_view(global_step)
 
     def begin(self, seed: int, batches: int = 0, batches_per_step: int = 1) -> None:
         """Make every batch follow from its number.
