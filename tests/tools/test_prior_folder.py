@@ -15,6 +15,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from headstudio.errors import HeadStudioError
@@ -23,9 +24,8 @@ from tests.fixtures.prior_training import (
     Discs,
     tiny,
 )
-from tools.prior.data import (
-    render_chunk,
-)
+from tools.prior.autoencoder import reconstruction_figures
+from tools.prior.data import HELD_OUT, render_chunk, render_pictures
 from tools.prior.models import make_denoiser, predict_noise
 from tools.prior.sampling import pictures_of_views
 from tools.prior.saving import pack, save_prior, unpack
@@ -57,7 +57,8 @@ def test_saved_parts_agree_with_each_other(trained: Path) -> None:
     for scheduler in (DDIMScheduler, PNDMScheduler):
         loaded = scheduler.from_pretrained(prior, subfolder="scheduler")
         assert loaded.alphas_cumprod[-1] == pytest.approx(0.00466, abs=1e-4)  # SD 1.5's
-    assert all(p.dtype == torch.float16 for p in unet.half().parameters())
+    for file in prior.rglob("*.safetensors"):
+        assert {weight.dtype for weight in load_file(file).values()} == {torch.float16}, file
     stored = json.loads((prior / "text_encoder" / "config.json").read_text())
     assert stored["dtype"] == "float16"
 
@@ -97,6 +98,15 @@ def test_logs_and_pictures_are_left(trained: Path) -> None:
     assert about["complete"] is True
     assert about["diffusion_steps"] == 6
     assert 0 <= about["figures"]["guidance_7.5/skin"] <= 1
+
+
+def test_reconstructions_are_measured_on_all_held_out_pictures(trained: Path) -> None:
+    vae = AutoencoderKL.from_pretrained(trained / "prior", subfolder="vae").float()
+    figures = json.loads((trained / "prior" / "training.json").read_text())["figures"]
+    settings = tiny()
+    held_out = render_pictures(Discs(), settings, HELD_OUT, settings.held_out_pictures)
+    for name, value in reconstruction_figures(vae, held_out).items():
+        assert figures[name] == pytest.approx(value, abs=0.01), name
 
 
 def test_archives_restore_the_folder(trained: Path, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from tools.prior.data import (
     HELD_OUT,
     FirstPictures,
+    Pictures,
     PictureSource,
     as_input,
     render_pictures,
@@ -160,15 +161,21 @@ class Checker:
 
     def __init__(self, run: Run, held_out: PictureSource) -> None:
         count = min(256, run.settings.held_out_pictures)
-        pictures = render_pictures(held_out, run.settings, HELD_OUT, count)
-        self.image = as_input(pictures.image, torch.float32)
-        self.mask = line_mask(as_input(pictures.control, torch.float32))
+        self.pictures = render_pictures(held_out, run.settings, HELD_OUT, count)
         self.network = make_autoencoder(run.settings.sizes).to(run.device).eval()
 
-    def check(self, learner: Learner) -> dict[str, Tensor]:
-        """``psnr`` over whole pictures and ``psnr_lines`` near the drawn lines, in dB."""
+    def check(self, learner: Learner) -> dict[str, float]:
+        """What :func:`reconstruction_figures` says of them."""
         learner.copy_average({"vae": self.network})
-        return psnr(reconstruct(self.network, self.image), self.image, self.mask)
+        return reconstruction_figures(self.network, self.pictures)
+
+
+def reconstruction_figures(autoencoder: AutoencoderKL, pictures: Pictures) -> dict[str, float]:
+    """``psnr`` over whole pictures and ``psnr_lines`` near the drawn lines, in dB."""
+    image = as_input(pictures.image, torch.float32)
+    mask = line_mask(as_input(pictures.control, torch.float32))
+    figures = psnr(reconstruct(autoencoder, image), image, mask)
+    return {name: value.item() for name, value in figures.items()}
 
 
 @torch.no_grad()

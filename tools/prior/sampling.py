@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import CLIPTokenizer
 
 from headstudio.paths import atomic_write
-from tools.prior.autoencoder import line_mask, psnr, reconstruct
+from tools.prior.autoencoder import reconstruct
 from tools.prior.data import Pictures, as_input, seed_of
 from tools.prior.models import Denoiser, make_scheduler, predict_noise
 from tools.prior.settings import Settings
@@ -150,12 +150,8 @@ def prompt_grids(folder: Path, name: str, sampler: Sampler, pictures: Pictures) 
         _grid(folder / f"{name}_guidance_{guidance:g}.png", rows, titles, list(prompts))
 
 
-def truth_grid(folder: Path, name: str, sampler: Sampler, pictures: Pictures) -> dict[str, float]:
-    """Held-out pictures beside their reconstruction and samples for the same caption.
-
-    Returns:
-        The reconstructions' PSNR in dB, whole and near the control image's lines.
-    """
+def truth_grid(folder: Path, name: str, sampler: Sampler, pictures: Pictures) -> None:
+    """A dozen held-out pictures beside their reconstruction and samples for the same caption."""
     count = min(12, len(pictures))
     # Neighbours may show the same character, so the pictures are taken from all over.
     chosen = [i * len(pictures) // count for i in range(count)]
@@ -171,4 +167,3 @@ def truth_grid(folder: Path, name: str, sampler: Sampler, pictures: Pictures) ->
     titles = ["rendered", "reconstructed", "control", *(f"guidance {g:g}" for g in GUIDANCES)]
     rows = [[column[i] for column in columns] for i in range(count)]
     _grid(folder / f"{name}_truth.png", rows, titles, captions)
-    return {k: v.item() for k, v in psnr(rebuilt, image, line_mask(control)).items()}

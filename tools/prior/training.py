@@ -12,7 +12,7 @@ from transformers import CLIPTokenizer
 
 from headstudio.errors import HeadStudioError
 from headstudio.paths import atomic_write
-from tools.prior.autoencoder import train_autoencoder
+from tools.prior.autoencoder import reconstruction_figures, train_autoencoder
 from tools.prior.data import (
     HELD_OUT,
     SHOWN,
@@ -78,10 +78,11 @@ def train(run: Run, source: PictureSource, held_out: PictureSource, out: Path) -
     torch.backends.cudnn.benchmark = False
     sampler = Sampler(denoiser, autoencoder, tokenizer, settings)
     show(sampler, "samples")
-    figures: dict[str, float] = truth_grid(run.logs, "samples", sampler, shown)
+    truth_grid(run.logs, "samples", sampler, shown)
     names = list(classes)
     judge = train_judge(pool, [len(v) for v in classes.values()], sampler)
     pictures = render_pictures(held_out, settings, HELD_OUT, settings.held_out_pictures)
+    figures = reconstruction_figures(autoencoder, pictures)
     text = TextCheck(run, held_out, tokenizer, names).check(denoiser)
     figures.update(judge_samples(judge, sampler, pictures, names))
     say("share of held-out attributes recognised\n" + table(figures, text, names))
