@@ -36,7 +36,7 @@ from tools.prior.logs import say  # noqa: E402
 from tools.prior.running import Run  # noqa: E402
 from tools.prior.saving import pack, unpack  # noqa: E402
 from tools.prior.settings import Phase, Settings, preset  # noqa: E402
-from tools.prior.training import train  # noqa: E402
+from tools.prior.training import train, unfinished  # noqa: E402
 
 
 def parser() -> argparse.ArgumentParser:
@@ -45,7 +45,9 @@ def parser() -> argparse.ArgumentParser:
         prog="train_prior", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     p.add_argument("--preset", choices=("full", "smoke", "tiny"), default="full")
-    p.add_argument("--out", type=Path, default=Path("load/prior"), help="the finished folder")
+    p.add_argument("--out", type=Path, metavar="PRIOR",
+                   help="the finished folder (default load/prior; what a preset other than full "
+                   "makes is no prior to work with, and goes to outputs/prior/PRESET)")  # fmt: skip
     p.add_argument("--state", type=Path, default=Path("outputs/prior/state"),
                    help="what a stopped run goes on from")  # fmt: skip
     p.add_argument("--logs", type=Path, default=Path("outputs/prior/logs"))
@@ -130,9 +132,13 @@ def open_datasets(
     return training, held_out
 
 
-def pack_everything(options: argparse.Namespace) -> None:
-    """The prior in archives and the logs in one: few files, each of a size that travels."""
-    archives = pack(options.out, options.pack) if options.out.exists() else []
+def pack_everything(options: argparse.Namespace, complete: bool) -> None:
+    """The prior in archives and the logs in one: few files, each of a size that travels.
+
+    ``complete`` says which prior: the finished one, or what a stopped run left of one, if anything.
+    """
+    prior = options.out if complete else unfinished(options.state)
+    archives = pack(prior, options.pack) if prior.exists() else []
     archives += pack(options.logs, options.pack, "logs")
     say(f"packed into {len(archives)} archives in {options.pack}")
 
@@ -140,6 +146,9 @@ def pack_everything(options: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; 0 if it did what was asked, 1 with a message if it could not."""
     options = parser().parse_args(arguments)
+    if options.out is None:
+        full = options.preset == "full"
+        options.out = Path("load/prior") if full else Path("outputs/prior") / options.preset
     try:
         if options.unpack:
             count = unpack(options.unpack, options.out)
@@ -163,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 0
         complete = train(run, *datasets, options.out)
         if options.pack:
-            pack_everything(options)
+            pack_everything(options, complete)
         say("complete" if complete else "stopped; run the same command again to go on")
     except HeadStudioError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,14 +22,17 @@ from transformers import CLIPTextModel
 from headstudio.errors import HeadStudioError
 from tests.fixtures.prior_training import (
     Discs,
+    StopsAfter,
     run_in,
     tiny,
     train_in_pieces,
 )
+from tools.prior import diffusion, training
 from tools.prior.optimize import Learner, Progress, learning_rate
 from tools.prior.running import PhaseLoop, Run
 from tools.prior.settings import Phase
-from tools.prior.training import train
+from tools.prior.start import start_record
+from tools.prior.training import train, unfinished
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -116,31 +121,86 @@ def test_last_call_completes_the_phase(tmp_path: Path) -> None:
     assert not too_late.done
 
 
+@pytest.fixture
+def no_grids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures that nobody looks at take longer than training."""
+    for name in ("prompt_grids", "truth_grid"):
+        monkeypatch.setattr(training, name, lambda *_: None)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """All files of a folder, by their path in it."""
+    return {
+        str(file.relative_to(folder)): file.read_bytes()
+        for file in folder.rglob("*")
+        if file.is_file()
+    }
+
+
+@pytest.mark.usefixtures("no_grids")
 def test_a_finished_prior_is_trained_on(trained: Path, tmp_path: Path) -> None:
-    """Autoencoder and tokenizer stay; with a learning rate of nothing, so does all the rest."""
-    start = trained / "prior"
+    """Autoencoder and tokenizer stay; with a learning rate of nothing, so does all the rest. What
+    is finished stands where it was until what comes after it is finished too."""
+    start = tmp_path / "prior"
+    shutil.copytree(trained / "prior", start)
+    before = contents(start)
     settings = tiny(start_from=str(start), diffusion=Phase(60.0, 8, 0.0, steps=2))
-    run = Run(settings, torch.device("cpu"), tmp_path / "state", tmp_path / "logs")
-    assert train(run, Discs(), Discs(), tmp_path / "out")
+    stopped = StopsAfter(settings, torch.device("cpu"), tmp_path / "state", tmp_path / "logs")
+    stopped.steps_left = 2  # one question before the first step, and one after each
+    assert not train(stopped, Discs(), Discs(), start)
+    assert contents(start) == before
+    left = json.loads((unfinished(stopped.state) / "training.json").read_text())
+    assert (left["complete"], left["diffusion_steps"]) == (False, 1)
+
+    assert train(run_in(tmp_path, settings), Discs(), Discs(), start)
+    assert not unfinished(stopped.state).exists()
     for part, file in (
         ("vae", "diffusion_pytorch_model.safetensors"),
         ("unet", "diffusion_pytorch_model.safetensors"),
         ("controlnet", "diffusion_pytorch_model.safetensors"),
         ("text_encoder", "model.safetensors"),
     ):
-        before, after = (load_file(f / part / file) for f in (start, tmp_path / "out"))
-        assert before.keys() == after.keys()
-        assert all(torch.equal(before[k], after[k]) for k in before), part
+        old, new = (load_file(f / part / file) for f in (trained / "prior", start))
+        assert old.keys() == new.keys()
+        assert all(torch.equal(old[k], new[k]) for k in old), part
     # Equal altogether: without the place that it was read from, a path of this machine.
-    before, after = ((f / "vae/config.json").read_text() for f in (start, tmp_path / "out"))
-    assert before == after
-    for name in ("vocab.json", "merges.txt"):
-        assert (tmp_path / "out/tokenizer" / name).read_bytes() == (
-            start / "tokenizer" / name
-        ).read_bytes()
-    assert json.loads((tmp_path / "out/training.json").read_text())["started_from"] == json.loads(
-        (start / "training.json").read_text()
-    )
+    for name in ("vae/config.json", "tokenizer/vocab.json", "tokenizer/merges.txt"):
+        assert (start / name).read_bytes() == before[name], name
+    # Also of a call that finds nothing left to do, when the new prior stands where the old one was.
+    for _ in range(2):
+        about = json.loads((start / "training.json").read_text())
+        assert about["diffusion_steps"] == 2
+        assert about["started_from"] == json.loads(before["training.json"])
+        assert train(run_in(tmp_path, settings), Discs(), Discs(), start)
+
+
+def test_how_the_start_was_made_is_noted_once(tmp_path: Path) -> None:
+    prior, state = tmp_path / "prior", tmp_path / "state"
+    prior.mkdir()
+    assert start_record(prior, tmp_path / "unknown") == {}
+    (prior / "training.json").write_text("[")
+    with pytest.raises(HeadStudioError, match=r"training\.json cannot be read"):
+        start_record(prior, state)
+    for seed in (1, 2):
+        (prior / "training.json").write_text(json.dumps({"seed": seed}))
+        assert start_record(prior, state) == {"seed": 1}
+
+
+def test_a_call_that_learned_nothing_saves_nothing(
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rendering the pictures to learn from may take all the time there is."""
+    run = run_in(tmp_path, tiny(start_from=str(trained / "prior")))
+
+    class Slow(diffusion.LatentPool):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            run.deadline = time.monotonic() - 1
+
+    monkeypatch.setattr(diffusion, "LatentPool", Slow)
+    assert not train(run, Discs(), Discs(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert not unfinished(run.state).exists()
 
 
 def test_a_prior_of_other_sizes_is_not_gone_on_from(trained: Path, tmp_path: Path) -> None:

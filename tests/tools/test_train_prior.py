@@ -15,6 +15,7 @@ from tests.fixtures.prior_training import (
     Discs,
 )
 from tools import train_prior
+from tools.prior.saving import unpack
 from tools.prior.settings import preset
 
 
@@ -37,6 +38,31 @@ def test_command_line(
     assert train_prior.main(["--unpack", *archives, "--out", str(tmp_path / "copy")]) == 0
     UNet2DConditionModel.from_pretrained(tmp_path / "copy", subfolder="unet")
     assert len(list((tmp_path / "packed").iterdir())) <= 8
+
+
+@pytest.mark.parametrize(
+    ("preset", "out"), [("full", "load/prior"), ("tiny", "outputs/prior/tiny")]
+)
+def test_only_a_full_training_replaces_the_bundled_prior(
+    preset: str, out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[Path] = []
+    monkeypatch.setattr(train_prior, "open_datasets", lambda *_: (Discs(), Discs()))
+    monkeypatch.setattr(train_prior, "train", lambda *words: given.append(words[-1]))
+    assert train_prior.main(["--preset", preset, "--device", "cpu"]) == 0
+    assert given == [Path(out)]
+
+
+@pytest.mark.parametrize("complete", [True, False])
+def test_what_was_made_is_packed_and_not_what_was_there(complete: bool, tmp_path: Path) -> None:
+    folders = {"out": "finished", "state/unfinished": "half", "logs": "log"}
+    for folder, text in folders.items():
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "text").write_text(text)
+    words = [f"--{name}={tmp_path / name}" for name in ("out", "state", "logs", "pack")]
+    train_prior.pack_everything(train_prior.parser().parse_args(words), complete)
+    assert unpack(sorted((tmp_path / "pack").glob("prior_*.tar")), tmp_path / "back") == 1
+    assert (tmp_path / "back/text").read_text() == ("finished" if complete else "half")
 
 
 def test_command_line_says_what_is_wrong(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel
@@ -38,6 +40,38 @@ def start_tokenizer(folder: Path, target: Path) -> None:
                 f"{folder} has no tokenizer/{name} to go on from ({error.strerror}); give a folder "
                 "that this program wrote"
             ) from error
+
+
+def start_record(folder: Path, state: Path) -> dict[str, Any]:
+    """How the prior was made: its ``training.json`` as it was on the first call.
+
+    Args:
+        folder: of the prior.
+        state: of the run; keeps the copy for later calls, since what training ends with may
+            have replaced the prior by then.
+
+    Returns:
+        What it says; nothing if there is no such file.
+
+    Raises:
+        HeadStudioError: the file cannot be read.
+    """
+    copy, source = state / "started_from.json", folder / "training.json"
+    if not copy.exists():
+        try:
+            text = source.read_text()
+            json.loads(text)
+        except FileNotFoundError:
+            text = "{}"
+        except (OSError, ValueError) as error:
+            raise HeadStudioError(
+                f"{source} cannot be read ({error}); it says how the prior to go on from was made. "
+                "Put it right, or remove it"
+            ) from error
+        with atomic_write(copy) as temporary:
+            temporary.write_text(text)
+    record: dict[str, Any] = json.loads(copy.read_text())
+    return record
 
 
 def start_denoiser(folder: Path, denoiser: Denoiser) -> None:

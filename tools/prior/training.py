@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from tools.prior.data import (
     HELD_OUT,
     SHOWN,
     FirstPictures,
+    LatentPool,
     PictureSource,
     attribute_classes,
     render_pictures,
@@ -27,7 +29,7 @@ from tools.prior.logs import say, write_curves
 from tools.prior.running import PhaseLoop, Run
 from tools.prior.sampling import Sampler, prompt_grids, truth_grid
 from tools.prior.saving import save_prior
-from tools.prior.start import start_autoencoder, start_tokenizer
+from tools.prior.start import start_autoencoder, start_record, start_tokenizer
 from tools.prior.tokenizer import load_tokenizer, train_tokenizer
 
 # What may differ between a stopped run and the one that takes it up.
@@ -44,10 +46,15 @@ def train(run: Run, source: PictureSource, held_out: PictureSource, out: Path) -
         run: settings, device, folders and deadline.
         source: pictures to learn from.
         held_out: pictures of other characters, for the figures.
-        out: folder of the finished prior; written as soon as the denoiser has been trained at all.
+        out: folder of the finished prior; written once training is complete. Until then the prior
+            as it is goes to ``unfinished(run.state)``, since ``out`` may hold a finished one that
+            is not to be lost, such as the one that training started from.
 
     Returns:
         Whether training is complete. If not, calling again with the same state goes on.
+
+    Raises:
+        HeadStudioError: the state is of other settings, or the prior to start from cannot be read.
     """
     settings = run.settings
     settings.validate()
@@ -55,10 +62,13 @@ def train(run: Run, source: PictureSource, held_out: PictureSource, out: Path) -
     _check_state(run, classes)
     first = FirstPictures(source, settings)
     tokenizer = _tokenizer(run, first)
+    started: dict[str, Any] = {}
     if settings.start_from is None:
         autoencoder, complete = train_autoencoder(run, first, held_out)
     else:
-        autoencoder, complete = start_autoencoder(Path(settings.start_from), run.device), True
+        start = Path(settings.start_from)
+        autoencoder, complete = start_autoencoder(start, run.device), True
+        started = {"started_from": start_record(start, run.state)}
     first.free()
     shown = render_pictures(held_out, settings, SHOWN, min(64, settings.held_out_pictures))
     if not complete or run.out_of_time():
@@ -71,7 +81,8 @@ def train(run: Run, source: PictureSource, held_out: PictureSource, out: Path) -
     denoiser, loop, pool = train_diffusion(
         run, source, held_out, tokenizer, autoencoder, classes, show
     )
-    if run.state_only and not loop.done:
+    # Where rendering the pool took until the deadline nothing was learned, and nothing is saved.
+    if not loop.done and (run.state_only or loop.progress.step == 0):
         write_curves(run.logs / "curves.png", run.tables)
         return False
     # What follows runs each shape a few times only: searching for its fastest kernel costs more.
@@ -79,19 +90,41 @@ def train(run: Run, source: PictureSource, held_out: PictureSource, out: Path) -
     sampler = Sampler(denoiser, autoencoder, tokenizer, settings)
     show(sampler, "samples")
     truth_grid(run.logs, "samples", sampler, shown)
-    names = list(classes)
+    figures = _figures(run, held_out, classes, pool, sampler)
+    write_curves(run.logs / "curves.png", run.tables)
+    about = _about(run, loop, started, figures)
+    _save(run, out if loop.done else unfinished(run.state), sampler, about)
+    if loop.done:
+        shutil.rmtree(unfinished(run.state), ignore_errors=True)
+    return loop.done
+
+
+def _figures(
+    run: Run,
+    held_out: PictureSource,
+    classes: dict[str, list[str]],
+    pool: LatentPool,
+    sampler: Sampler,
+) -> dict[str, float]:
+    """How well pictures are rebuilt and attributes recognised, on pictures not trained on."""
+    settings, names = run.settings, list(classes)
     judge = train_judge(pool, [len(v) for v in classes.values()], sampler)
     pictures = render_pictures(held_out, settings, HELD_OUT, settings.held_out_pictures)
-    figures = reconstruction_figures(autoencoder, pictures)
-    text = TextCheck(run, held_out, tokenizer, names).check(denoiser)
-    figures.update(judge_samples(judge, sampler, pictures, names))
-    say("share of held-out attributes recognised\n" + table(figures, text, names))
-    write_curves(run.logs / "curves.png", run.tables)
-    figures.update(text)
-    about = _about(run, loop, figures)
-    size = save_prior(out, denoiser, autoencoder, run.state / "tokenizer", about)
-    say(f"saved {out}, {size / 2**20:.1f} MiB")
-    return loop.done
+    rebuilt = reconstruction_figures(sampler.autoencoder, pictures)
+    text = TextCheck(run, held_out, sampler.tokenizer, names).check(sampler.denoiser)
+    judged = judge_samples(judge, sampler, pictures, names)
+    say("share of held-out attributes recognised\n" + table(judged, text, names))
+    return {**rebuilt, **judged, **text}
+
+
+def _save(run: Run, folder: Path, sampler: Sampler, about: dict[str, Any]) -> None:
+    size = save_prior(folder, sampler.denoiser, sampler.autoencoder, run.state / "tokenizer", about)
+    say(f"saved {folder}, {size / 2**20:.1f} MiB")
+
+
+def unfinished(state: Path) -> Path:
+    """Folder of the prior that a stopped run left, in its state folder."""
+    return state / "unfinished"
 
 
 def _check_state(run: Run, classes: dict[str, list[str]]) -> None:
@@ -130,15 +163,14 @@ def _tokenizer(run: Run, first: FirstPictures) -> CLIPTokenizer:
     return tokenizer
 
 
-def _about(run: Run, loop: PhaseLoop, figures: dict[str, float]) -> dict[str, Any]:
+def _about(
+    run: Run, loop: PhaseLoop, started: dict[str, Any], figures: dict[str, float]
+) -> dict[str, Any]:
     """What training.json says: how to make this prior again, and how good it is."""
-    settings = asdict(run.settings)
-    start = Path(run.settings.start_from or "") / "training.json"
-    before = {"started_from": json.loads(start.read_text())} if run.settings.start_from else {}
     return {
         "made_by": "tools/train_prior.py",
-        **before,
-        "settings": settings,
+        **started,
+        "settings": asdict(run.settings),
         "complete": loop.done,
         "diffusion_steps": loop.progress.step,
         "diffusion_minutes": round(loop.progress.seconds / 60, 2),
