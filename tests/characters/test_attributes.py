@@ -85,6 +85,18 @@ def test_classes_index_the_names_and_ignore_what_is_not_seen() -> None:
     assert bald["hair_color"] == bald["beard_color"] == bald["eyes"] == IGNORED_CLASS
 
 
+@pytest.mark.parametrize("archetype", ["person", "robot", "alien", "skeleton", "zombie"])
+@pytest.mark.parametrize("paint", ["none", "zombie", "skull", "clown"])
+def test_brows_that_are_not_there_and_skin_beneath_paint_have_no_class(
+    archetype: str, paint: str
+) -> None:
+    classes = attribute_classes(Character(archetype=archetype, paint=paint))
+    browless = archetype in ("robot", "alien", "skeleton") or paint == "skull"
+    assert (classes["brow_color"] == IGNORED_CLASS) == browless
+    # A skull and a clown show their own skin at the neck and the ears.
+    assert (classes["skin"] == IGNORED_CLASS) == (paint == "zombie")
+
+
 COLOR_WORDS = {
     attribute: {word: o.name for o in ATTRIBUTES[attribute] for word in o.words}
     for attribute in ("skin", "lips", "eyes", "hair_color")

@@ -199,6 +199,8 @@ ATTRIBUTES: dict[str, tuple[Option, ...]] = {
     "accessory": ACCESSORIES,
 }
 
+_BROWLESS = ("robot", "alien", "skeleton")  # archetypes
+
 _INDEX = {key: {o.name: i for i, o in enumerate(table)} for key, table in ATTRIBUTES.items()}
 
 
@@ -251,7 +253,8 @@ class Character:
 
 
 def attribute_classes(character: Character) -> dict[str, int]:
-    """Class index of every attribute, :data:`IGNORED_CLASS` for what cannot be seen."""
+    """Class index of every attribute, :data:`IGNORED_CLASS` for what cannot be seen of the
+    character from anywhere."""
     classes = {key: option_index(key, getattr(character, key)) for key in ATTRIBUTES}
     if character.hair_style == "bald":
         classes["hair_color"] = IGNORED_CLASS
@@ -259,6 +262,10 @@ def attribute_classes(character: Character) -> dict[str, int]:
         classes["beard_color"] = IGNORED_CLASS
     if character.glasses == "sunglasses":
         classes["eyes"] = IGNORED_CLASS
+    if not has_brows(character):
+        classes["brow_color"] = IGNORED_CLASS
+    if character.paint == "zombie":  # the only paint that covers all skin
+        classes["skin"] = IGNORED_CLASS
     return classes
 
 
@@ -270,6 +277,11 @@ def attribute_names() -> dict[str, list[str]]:
 def has_mouth(character: Character) -> bool:
     """Whether there are lips and what lies behind them, or smooth skin."""
     return character.lips != "none"
+
+
+def has_brows(character: Character) -> bool:
+    """Whether a character's brows are hair and not bare or painted over."""
+    return character.archetype not in _BROWLESS and character.paint != "skull"
 
 
 def is_unusual(character: Character, attribute: str) -> bool:

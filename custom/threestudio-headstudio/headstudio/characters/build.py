@@ -25,10 +25,11 @@ from headstudio.characters.attributes import (
     HAIR_STYLES,
     PAINTS,
     Character,
+    has_brows,
     option_index,
 )
 from headstudio.characters.cloud import Cloud
-from headstudio.characters.colors import has_brows, paint_surface, part_color
+from headstudio.characters.colors import paint_surface, part_color
 from headstudio.characters.hair_styles import STYLES
 from headstudio.characters.paint import build_paint
 from headstudio.characters.people import facial_traits

@@ -11,6 +11,7 @@ from torch import Tensor
 from headstudio.characters.attributes import (
     BEARDS,
     Character,
+    has_brows,
     has_mouth,
     option,
     option_index,
@@ -25,7 +26,6 @@ _TEETH = (0.96, 0.95, 0.90)
 _TONGUE = (0.50, 0.17, 0.18)
 _MOUTH = (0.15, 0.03, 0.04)
 _SMOOTH_LIGHT = 1.0  # on skin where a mouth would be, that of the cheeks
-_BROWLESS = ("robot", "alien", "skeleton")  # archetypes
 
 
 def _rgb(characters: list[Character], attribute: str, device: torch.device) -> Tensor:
@@ -38,11 +38,6 @@ def _rgb(characters: list[Character], attribute: str, device: torch.device) -> T
         # Half of the shift is brightness, so that hues stay what their names say.
         rows.append(np.clip(np.array(base) * (1 + jitter[3]) + 0.5 * jitter[:3] * max(base), 0, 1))
     return torch.tensor(np.stack(rows), dtype=torch.float32, device=device)
-
-
-def has_brows(character: Character) -> bool:
-    """Whether a character's brows are hair and not bare or painted over."""
-    return character.archetype not in _BROWLESS and character.paint != "skull"
 
 
 def part_color(name: str, characters: list[Character], device: torch.device) -> Tensor:

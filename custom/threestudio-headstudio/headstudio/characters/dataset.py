@@ -167,7 +167,8 @@ class CharacterDataset:
             ``image`` [n, H, W, 3] in 0..1, ``control`` [n, H, W, 3], ``control_weight`` [n],
             ``captions``: n strings, ``wordings``: for each picture its captions, of which that is
             the first, ``attributes``: for each attribute its classes [n] int64
-            (-100 where it cannot be seen), ``attribute_names``: names of the classes,
+            (-100 where the character shows nothing of it; another side of the head may show
+            nothing of others), ``attribute_names``: names of the classes,
             ``character`` [n] int64, ``azimuth`` and ``elevation`` [n] in degrees. Tensors are on
             the dataset's device, angles and indices on the CPU.
         """
