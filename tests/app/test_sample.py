@@ -119,12 +119,14 @@ def test_an_existing_file_is_kept(tmp_path, capsys):
         (["--out", "a.obj"], "ends in .ply"),
         (["--out", "a.ply", "--picture", "a.jpg"], "ends in .png"),
         (["--out", "a.ply", "--seed", "-1"], "expected 0 or more"),
+        (["--out", "a.ply", "--splats", "999999999"], "expected at most 500000"),
+        (["--out", "a.ply", "--splats", "3999"], "at least 4000"),
         (["--out", "a.ply", "--set", "skin=bleu"], "did you mean 'blue'"),
     ],
 )
 def test_bad_command_lines_write_nothing(words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert sample(*words) == 2
+    assert app.main(["sample", *SPLATS, *words]) == 2
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 EXTENT = 1.5
 """Longest extent of the head in world units, as `headstudio.yaml` trains it."""
+_MAX_SPLATS = 500_000
+"""Of one avatar. A million takes 4 GB and more than nine minutes; more is a slip of the keyboard."""
 _KIND = ("archetype", "gender", "age")
 _DRAWS = 4000
 """Characters that are drawn until one is of the kind asked for: one in about 200 is a king."""
@@ -41,7 +43,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="so many, of the seeds SEED, SEED + 1 …; FILE becomes FILE-SEED.ply",
     )
     parser.add_argument(
-        "--splats", type=int, metavar="N", help="the most splats an avatar has (default 24000)"
+        "--splats",
+        type=int,
+        metavar="N",
+        help="the most splats an avatar has, 4000 to 500000 (default 24000)",
     )
     parser.add_argument(
         "--set",
@@ -78,6 +83,8 @@ def run(args: argparse.Namespace) -> int:
     seeds = list(range(args.seed, args.seed + args.count))
     if args.seed < 0:
         raise HeadStudioError(f"--seed is {args.seed}; expected 0 or more.")
+    if args.splats is not None and args.splats > _MAX_SPLATS:
+        raise HeadStudioError(f"--splats is {args.splats}; expected at most {_MAX_SPLATS}.")
     if args.out.suffix.lower() != ".ply":
         raise HeadStudioError(f"--out is {args.out}; an avatar file ends in .ply.")
     if args.picture is not None and args.picture.suffix.lower() != ".png":
