@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 EXTENT = 1.5
 """Longest extent of the head in world units, as `headstudio.yaml` trains it."""
 _MAX_SPLATS = 500_000
-"""Of one avatar. A million takes 4 GB and more than nine minutes; more is a slip of the keyboard."""
+"""Of one avatar. A million takes 4 GB and more than nine minutes."""
 _KIND = ("archetype", "gender", "age")
 _DRAWS = 4000
 """Characters that are drawn until one is of the kind asked for: one in about 200 is a king."""
