@@ -49,9 +49,7 @@ def build_glasses(anatomy: Anatomy, surface: Surface, style: str) -> Cloud:
     points = surface.cloud.points[surface.skin]
     near = (np.abs(points[:, 0]) > 0.014 * u) & (np.abs(points[:, 1] - anatomy.eye_y) < 0.017 * u)
     z = float(points[near, 2].max()) + 0.004 * u
-    anchor = anatomy.nearest_face(
-        np.array([[0.0, anatomy.skull_top, anatomy.axis_z]]), anatomy.anchor_faces
-    )
+    anchor = _skull_anchor(anatomy)
     ahead, width = _AHEAD, (0.0012 if style == "round" else 0.0015) * u
     color = (0.045, 0.04, 0.04)
     parts, rims = [], {}
@@ -160,9 +158,7 @@ def _band(
 ) -> Cloud:
     """Rows of splats around the head; ``rows`` are heights above ``height``, metres."""
     u, count, parts = anatomy.unit, len(height) - 1, []
-    anchor = anatomy.nearest_face(
-        np.array([[0.0, anatomy.skull_top, anatomy.axis_z]]), anatomy.anchor_faces
-    )
+    anchor = _skull_anchor(anatomy)
     for k, row in enumerate(rows):
         line = _band_line(anatomy, surface, height + row * u, out, count)
         up = unit(line[:-1] - [0.0, 0.0, anatomy.axis_z])
@@ -233,9 +229,7 @@ def _eye_patch(anatomy: Anatomy, surface: Surface) -> Cloud:
     ridge = np.sort(surface.cloud.points[near, 2])[-20:].mean()
     bend = np.clip(-(points[:, 0] - eye[0]), 0, None) ** 2 * 16 / u
     points[:, 2] = ridge + 0.003 * u - bend - 6.0 / u * ((flat / u) ** 2).sum(1) * u
-    anchor = anatomy.nearest_face(
-        np.array([[0.0, anatomy.skull_top, anatomy.axis_z]]), anatomy.anchor_faces
-    )
+    anchor = _skull_anchor(anatomy)
     black = (0.035, 0.03, 0.03)
     size = np.array([0.0030, 0.0030, 0.0006]) * u
     disc = Cloud.make(points, [[1.0, 0, 0]], [[0, 0, 1.0]], size, anchor, opacity=0.98, tint=black)

@@ -2,8 +2,8 @@
 
 A caption mentions some of what is true and nothing that is not. What no ordinary person has (blue
 skin, black lips, horns) is nearly always mentioned, so that a model learns the plain reading of
-what a prompt leaves out. True is not seen: brows beneath skull makeup and skin beneath zombie makeup
-are told too, but for the skin of a clown, a skeleton or a zombie.
+what a prompt leaves out. What paint hides is true as well: brows beneath skull makeup and skin
+beneath zombie makeup are told, but for the skin of a clown, a skeleton or a zombie.
 """
 
 from __future__ import annotations

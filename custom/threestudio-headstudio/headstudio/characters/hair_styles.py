@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class HairStyle:
     """How a style grows. Lengths in metres, for a face of the usual size."""
 
-    comb: str  # name of a direction field of this module
+    comb: str  # name of a direction field in hair.py
     length: float
     segments: int
     strands: int
@@ -24,7 +24,7 @@ class HairStyle:
     scatter: float = 0.18  # random tilt of every strand
     length_spread: float = 0.15
     ends_at: float | None = None  # height where all strands end, in face heights above the chin
-    covers: str = "all"  # which part of the scalp: all, top, sides, none
+    covers: str = "all"  # which part of the scalp: all, strip, sides
     extra: str = "none"  # tail, bun or fringe
 
 

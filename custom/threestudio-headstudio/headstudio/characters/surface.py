@@ -37,7 +37,7 @@ class Surface:
     cloud: Cloud
     normals: Array  # [n, 3]
     skin: NDArray[np.bool_]
-    masks: dict[str, Array]
+    masks: dict[str, Array]  # "x" and "y" are metres
     shade: Array  # baked light, about 1 on the front of the face
     noise: Array  # [n, K] smooth random fields, zero mean, unit deviation
 
@@ -204,7 +204,7 @@ def _masks(
     masks["teeth"] = anatomy.region_faces("teeth")[face].astype(float)
     masks["tongue"] = anatomy.region_faces("tongue")[face].astype(float)
     masks["mouth"] = anatomy.region_faces("mouth_interior", "gums")[face].astype(float)
-    masks["x"], masks["y"], masks["z"] = x, y, points[:, 2]
+    masks["x"], masks["y"] = x, y
     return masks
 
 

@@ -23,7 +23,7 @@ ACTIONS: dict[str, tuple[str, ...]] = {
     "blink": ("eyeBlinkLeft", "eyeBlinkRight"),
 }
 POSES = tuple(ACTIONS)
-NEUTRAL, JAW, SMILE, BLINK = range(4)
+NEUTRAL, JAW, BLINK = (POSES.index(name) for name in ("neutral", "jaw open", "blink"))
 
 
 @dataclass(frozen=True)
