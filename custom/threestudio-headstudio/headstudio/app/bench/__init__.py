@@ -183,14 +183,37 @@ def make_jobs(prompts: list[Prompt], seeds: list[int]) -> list[Job]:
     return [Job(prompt, seed) for prompt in prompts for seed in dict.fromkeys(seeds)]
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """The settings of a configuration, references not yet filled in.
+
+    Raises:
+        HeadStudioError: no such file, one that is not YAML in UTF-8, or that holds no settings.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+    from yaml import YAMLError
+
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    # ValueError: what is not UTF-8.
+    except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise HeadStudioError(
+            f"--config {path} cannot be read: {reason}. Expected an experiment's YAML, such as "
+            f"{CONFIG.name}."
+        ) from error
+    if not isinstance(content, dict) or not content:
+        raise HeadStudioError(f"--config {path} holds no settings; expected an experiment's YAML.")
+    return {str(key): value for key, value in content.items()}
+
+
 def make_bench(args: argparse.Namespace, folder: Path, overrides: list[str]) -> Bench:
     """A benchmark on what the command line chose, with further settings for the trainings.
 
     Raises:
-        HeadStudioError: a device that is not there, a head, motion or prior that cannot be read.
+        HeadStudioError: a device that is not there, a configuration, head, motion or prior that
+            cannot be read.
     """
-    from omegaconf import OmegaConf
-
     from headstudio.app.animate.inputs import choose_device
     from headstudio.app.player import DEFAULT_HEAD
     from headstudio.characters import studio_for
@@ -205,6 +228,7 @@ def make_bench(args: argparse.Namespace, folder: Path, overrides: list[str]) -> 
     for setting in args.set:
         if "=" not in setting:
             raise HeadStudioError(f"--set {setting!r}: expected KEY=VALUE.")
+    config = read_config(args.config)
     device = str(choose_device(args.device))
     trainer = Trainer(args.config, device, [*overrides, *args.set], args.jobs)
     head = HeadModel.load(find_asset(DEFAULT_HEAD)).to(device)
@@ -217,7 +241,7 @@ def make_bench(args: argparse.Namespace, folder: Path, overrides: list[str]) -> 
         talk=load_motion(find_asset("motion/talk.npz")),
         perceptual=PerceptualDistance.from_pretrained(prior, device),
         settings={
-            "config": OmegaConf.to_container(OmegaConf.load(args.config), resolve=False),
+            "config": config,
             "overrides": list(trainer.overrides),
             "head": head.content_hash,
             "prior": fingerprint(prior),

@@ -15,8 +15,6 @@ _DOCS_CELL = 96  # pixels of each view in the page's picture
 
 def run_ablations(args: argparse.Namespace) -> int:
     """Run the benchmark for the configuration as it is, then with each change."""
-    from omegaconf import OmegaConf
-
     from headstudio.evaluation.ablations import (
         WHOLE,
         check_page,
@@ -34,14 +32,13 @@ def run_ablations(args: argparse.Namespace) -> int:
     check_settings(ablations, args.set)
     prompts = bench.chosen_prompts(args)
     jobs = bench.make_jobs(prompts, [args.seed])
-    config = OmegaConf.to_container(OmegaConf.load(args.config), resolve=False)
-    assert isinstance(config, dict)
+    config = bench.read_config(args.config)
 
     reports: dict[str, dict[str, Any]] = {}
     pictures: dict[str, list[Path]] = {}
     variants: list[tuple[str, str, list[str]]] = [("whole", WHOLE, [])]
     # What changes nothing is not trained a second time.
-    same = [one for one in ablations if not one.changes_anything(dict(config))]
+    same = [one for one in ablations if not one.changes_anything(config)]
     for one in same:
         variants[0] = ("whole", f"{variants[0][1]} ({one.description})", [])
     variants += [

@@ -1,0 +1,43 @@
+"""What ``headstudio bench`` says of a ``--config`` that is none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from headstudio.app import main as app
+from headstudio.app.bench import CONFIG, read_config
+
+BAD = {
+    "broken": (b"system: [1, 2", "cannot be read"),
+    "control characters": (b"a: \x00\x01", "cannot be read"),
+    "latin 1": ("name: H\u00e4upter".encode("latin-1"), "cannot be read"),
+    "a list": (b"- 1", "holds no settings"),
+    "empty": (b"", "holds no settings"),
+    "missing": (None, "No such file"),
+}
+
+
+@pytest.mark.parametrize("benchmark", ["closed-world", "ablations"])
+@pytest.mark.parametrize(("content", "message"), BAD.values(), ids=BAD.keys())
+def test_what_is_no_configuration_is_said(
+    benchmark: str,
+    content: bytes | None,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    path = tmp_path / "config.yaml"
+    if content is not None:
+        path.write_bytes(content)
+    out = tmp_path / "out"
+    assert app.main(["bench", benchmark, "--config", str(path), "--out", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert f"--config {path} " in said
+    assert message in said
+    assert not out.exists()
+
+
+def test_the_default_is_read() -> None:
+    assert read_config(CONFIG)["system_type"] == "headstudio-system"
