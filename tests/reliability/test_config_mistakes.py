@@ -45,6 +45,22 @@ def test_the_mistake_is_named_by_its_path(name: str) -> None:
     assert case.says in found[case.path]
 
 
+@pytest.mark.parametrize(
+    ("setting", "near"),
+    [
+        ("system.guidance_type=stable-diffusion-vsd-guidance", "."),  # as in configs/mixing/
+        ("system.guidance_type=stable-diffusion-prompt-processr", "."),
+        ("system.geometry_type=flame-gausians", "; did you mean 'flame-gaussians'?"),
+        ("system.geometry_type=headstudio-sistem", "."),
+    ],
+)
+def test_only_classes_of_the_right_kind_are_suggested(setting: str, near: str) -> None:
+    path, _, name = setting.partition("=")
+    text = problems(setting)[path]
+    assert text.startswith(f"is {name!r}, which is not registered{near} Registered are: avatar-")
+    assert text.endswith("in a checkout of it (docs/threestudio.md)")
+
+
 # Each ended in a traceback, or was let through, before.
 VALUES = (
     ("data.motions=5", "data.motions", "a list of patterns"),

@@ -112,6 +112,15 @@ def _resolved(node: Any, path: str, problems: list[Problem], depth: int) -> Any:
     return result if isinstance(node, DictConfig) else list(result.values())
 
 
+def _of_kind(path: str, names: list[str]) -> list[str]:
+    """Those of the registered names that end as the part's do; geometries end as nothing else."""
+    kinds = {f"system.{part}": part.replace("_", "-") for part in PARTS if part != "geometry"}
+    kinds |= {"data": "datamodule", "system": "system"}
+    if path in kinds:
+        return [name for name in names if name.endswith(kinds[path])]
+    return [name for name in names if not name.endswith(tuple(kinds.values()))]
+
+
 class _Checker:
     """Walks the sections of one experiment and collects problems."""
 
@@ -144,9 +153,13 @@ class _Checker:
             cls = threestudio.find(str(name or ""))
         except (KeyError, ValueError):
             known = sorted(threestudio.__modules__)
-            near = nearest(str(name), known)
+            near = nearest(str(name), _of_kind(path, known)) or "."
             what = f"is {shown(name)}, which is not registered" if name else "does not say a class"
-            self.add(f"{path}_type", f"{what}{near}. Registered are: {', '.join(known)}")
+            self.add(
+                f"{path}_type",
+                f"{what}{near} Registered are: {', '.join(known)}. threestudio's own are there in "
+                "a checkout of it (docs/threestudio.md)",
+            )
             return
         self.classes[path] = cls
         config = config_class(cls)
