@@ -45,7 +45,7 @@ from headstudio.splats import (
     triangle_frames,
 )
 
-DEFAULT_SPLATS = 24000
+DEFAULT_SPLATS, LEAST_SPLATS = 24000, 4000
 HAIR_VARIANTS = 2
 # Splats of the parts whose size does not depend on n_splats: as many as the largest of each needs.
 _FIXED = {"brows": 300, "lashes": 36, "glasses": 370, "accessory": 630}
@@ -172,7 +172,7 @@ class CharacterStudio:
 
     Args:
         head: the open head, or another with labelled regions and landmarks.
-        n_splats: splats per character, at least 4000.
+        n_splats: splats per character, at least :data:`LEAST_SPLATS`.
         seed: of the sample points and of the hair.
 
     Raises:
@@ -180,8 +180,10 @@ class CharacterStudio:
     """
 
     def __init__(self, head: HeadModel, n_splats: int = DEFAULT_SPLATS, seed: int = 0) -> None:
-        if n_splats < 4000:
-            raise HeadStudioError(f"a character needs at least 4000 splats, got {n_splats}")
+        if n_splats < LEAST_SPLATS:
+            raise HeadStudioError(
+                f"a character needs at least {LEAST_SPLATS} splats, got {n_splats}"
+            )
         self.head, self.n_splats = head, n_splats
         self.device = head.v_template.device
         self.anatomy = anatomy = Anatomy(head)
