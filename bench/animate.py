@@ -52,8 +52,8 @@ from headstudio.splats import (
 DEFAULTS = {"cpu": (256, 20_000, 4), "cuda": (1024, 100_000, 16)}
 TARGETS = {"cpu": (">= 10", None), "cuda": (">= 900", ">= 2000")}
 LARGEST_BUILT = 24_000
-"""Splats that are asked for: a character of twice as many takes half a minute to build, with all the
-hair styles it does not wear, and one of several times as many takes minutes."""
+"""Splats that are asked for: a character of twice as many takes half a minute to build, with all
+the hair styles it does not wear, and one of several times as many takes minutes."""
 Stage = Callable[[], object]
 _START = time.perf_counter()
 
