@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 
 from headstudio.app import main as app
-from headstudio.app.bench import CONFIG, read_config
+from headstudio.app.bench import CONFIG
+from headstudio.evaluation.training import read_settings
 
 BAD = {
-    "broken": (b"system: [1, 2", "cannot be read"),
-    "control characters": (b"a: \x00\x01", "cannot be read"),
-    "latin 1": ("name: H\u00e4upter".encode("latin-1"), "cannot be read"),
+    "broken": (b"system: [1, 2", "is no configuration"),
+    "control characters": (b"a: \x00\x01", "is no configuration"),
+    "latin 1": ("name: H\u00e4upter".encode("latin-1"), "is no configuration"),
     "a list": (b"- 1", "holds no settings"),
     "empty": (b"", "holds no settings"),
     "missing": (None, "No such file"),
@@ -34,10 +35,10 @@ def test_what_is_no_configuration_is_said(
     out = tmp_path / "out"
     assert app.main(["bench", benchmark, "--config", str(path), "--out", str(out)]) == 2
     said = capsys.readouterr().err
-    assert f"--config {path} " in said
+    assert f"{path} is no configuration: " in said
     assert message in said
     assert not out.exists()
 
 
 def test_the_default_is_read() -> None:
-    assert read_config(CONFIG)["system_type"] == "headstudio-system"
+    assert read_settings(CONFIG)["system_type"] == "headstudio-system"

@@ -104,7 +104,7 @@ def test_what_is_wrong_is_said(tmp_path):
     for text, message in (
         ("description: nothing\n", "at least one setting"),
         ("system: {use_control: false}\n", "a description"),
-        ("- 1\n", "expected keys"),
+        ("- 1\n", "holds no settings"),
         ("a: [", "no configuration"),
     ):
         (tmp_path / "a.yaml").write_text(text)

@@ -11,14 +11,12 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from PIL import Image
 from torch import Tensor
-from yaml import YAMLError
 
 from headstudio.errors import HeadStudioError
 from headstudio.evaluation.summary import strip, words
-from headstudio.evaluation.training import flatten
+from headstudio.evaluation.training import flatten, read_settings
 from headstudio.nearest import did_you_mean
 from headstudio.paths import atomic_write
 
@@ -99,17 +97,11 @@ def load_ablations(folder: Path, only: Sequence[str] | None = None) -> list[Abla
 
 
 def _load(path: Path) -> Ablation:
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    except (OSError, YAMLError, OmegaConfBaseException) as error:
-        reason = str(error).splitlines()[0]
-        raise HeadStudioError(f"{path} is no configuration: {reason}") from error
-    if not isinstance(content, dict):
-        raise HeadStudioError(f"{path} is no configuration: expected keys and values.")
+    content = read_settings(path)
     description = content.pop("description", None)
     if not isinstance(description, str) or not content:
         raise HeadStudioError(f"{path}: expected a description and at least one setting.")
-    return Ablation(path.stem, description, {str(key): value for key, value in content.items()})
+    return Ablation(path.stem, description, content)
 
 
 def picture(rows: Mapping[str, Sequence[Path]], cell: int | None = None) -> Tensor:

@@ -13,6 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
 from headstudio.errors import HeadStudioError
 from headstudio.paths import REPOSITORY, atomic_write
 
@@ -32,6 +36,25 @@ def gpu_argument(device: str) -> str:
     if kind == "cuda" and (number.isdecimal() or device == "cuda"):
         return number or "0"
     raise HeadStudioError(f"--device is {device!r}; expected cpu, cuda or cuda:N.")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """What a configuration sets, references not yet filled in.
+
+    Raises:
+        HeadStudioError: no such file, one that is not YAML in UTF-8, or that holds no settings.
+    """
+    try:
+        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
+    # ValueError: what is not UTF-8.
+    except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise HeadStudioError(f"{path} is no configuration: {reason}") from error
+    if not isinstance(content, dict) or not content:
+        raise HeadStudioError(
+            f"{path} is no configuration: it holds no settings; expected YAML's key: value."
+        )
+    return {str(key): value for key, value in content.items()}
 
 
 def override(key: str, value: Any) -> str:

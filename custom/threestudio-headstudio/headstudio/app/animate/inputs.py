@@ -121,7 +121,7 @@ def choose_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise HeadStudioError(
-            f"--device {name} cannot be used here: {reason} Give cpu, cuda or cuda:N."
+            f"--device {name} cannot be used here: {reason.rstrip('.')}. Give cpu, cuda or cuda:N."
         ) from error
     if device.type not in ("cpu", "cuda"):
         raise HeadStudioError(f"--device {name}: splats are drawn on cpu or cuda; give one.")

@@ -183,30 +183,6 @@ def make_jobs(prompts: list[Prompt], seeds: list[int]) -> list[Job]:
     return [Job(prompt, seed) for prompt in prompts for seed in dict.fromkeys(seeds)]
 
 
-def read_config(path: Path) -> dict[str, Any]:
-    """The settings of a configuration, references not yet filled in.
-
-    Raises:
-        HeadStudioError: no such file, one that is not YAML in UTF-8, or that holds no settings.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import YAMLError
-
-    try:
-        content = OmegaConf.to_container(OmegaConf.load(path), resolve=False)
-    # ValueError: what is not UTF-8.
-    except (OSError, ValueError, RecursionError, YAMLError, OmegaConfBaseException) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise HeadStudioError(
-            f"--config {path} cannot be read: {reason}. Expected an experiment's YAML, such as "
-            f"{CONFIG.name}."
-        ) from error
-    if not isinstance(content, dict) or not content:
-        raise HeadStudioError(f"--config {path} holds no settings; expected an experiment's YAML.")
-    return {str(key): value for key, value in content.items()}
-
-
 def make_bench(args: argparse.Namespace, folder: Path, overrides: list[str]) -> Bench:
     """A benchmark on what the command line chose, with further settings for the trainings.
 
@@ -220,7 +196,7 @@ def make_bench(args: argparse.Namespace, folder: Path, overrides: list[str]) -> 
     from headstudio.evaluation.closed_world import Bench, fingerprint
     from headstudio.evaluation.likeness import PerceptualDistance
     from headstudio.evaluation.stage import Stage
-    from headstudio.evaluation.training import Trainer
+    from headstudio.evaluation.training import Trainer, read_settings
     from headstudio.flame import HeadModel
     from headstudio.motion import load_motion
     from headstudio.paths import find_asset
@@ -228,7 +204,7 @@ def make_bench(args: argparse.Namespace, folder: Path, overrides: list[str]) -> 
     for setting in args.set:
         if "=" not in setting:
             raise HeadStudioError(f"--set {setting!r}: expected KEY=VALUE.")
-    config = read_config(args.config)
+    config = read_settings(args.config)
     device = str(choose_device(args.device))
     trainer = Trainer(args.config, device, [*overrides, *args.set], args.jobs)
     head = HeadModel.load(find_asset(DEFAULT_HEAD)).to(device)

@@ -24,6 +24,7 @@ def run_ablations(args: argparse.Namespace) -> int:
         write_between,
     )
     from headstudio.evaluation.summary import table
+    from headstudio.evaluation.training import read_settings
     from headstudio.render.pictures import save_png
 
     if args.docs is not None:
@@ -32,7 +33,7 @@ def run_ablations(args: argparse.Namespace) -> int:
     check_settings(ablations, args.set)
     prompts = bench.chosen_prompts(args)
     jobs = bench.make_jobs(prompts, [args.seed])
-    config = bench.read_config(args.config)
+    config = read_settings(args.config)
 
     reports: dict[str, dict[str, Any]] = {}
     pictures: dict[str, list[Path]] = {}
