@@ -8,7 +8,7 @@ import pytest
 
 from headstudio.app import main as app
 from headstudio.app.bench import CONFIG
-from headstudio.evaluation.training import read_settings
+from headstudio.evaluation.training import OWN_SETTINGS, Trainer, read_settings
 
 BAD = {
     "broken": (b"system: [1, 2", "is no configuration"),
@@ -38,6 +38,19 @@ def test_what_is_no_configuration_is_said(
     assert f"{path} is no configuration: " in said
     assert message in said
     assert not out.exists()
+
+
+@pytest.mark.parametrize("setting", ["seed=3", "system.prompt_processor.prompt=a man", "tag=x"])
+def test_what_the_benchmark_sets_itself_is_not_set_for_all(
+    setting: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    words = ["bench", "closed-world", "--prompts", "1", "--out", str(out), "--set", setting]
+    assert app.main(words) == 2
+    assert f"--set {setting}: the benchmark gives" in capsys.readouterr().err
+    assert not out.exists()
+    command = Trainer(CONFIG, "cpu").train_command("a man", 0, out)
+    assert {word.partition("=")[0] for word in command} >= set(OWN_SETTINGS)
 
 
 def test_the_default_is_read() -> None:

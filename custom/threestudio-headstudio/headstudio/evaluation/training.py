@@ -20,6 +20,15 @@ from yaml import YAMLError
 from headstudio.errors import HeadStudioError
 from headstudio.paths import REPOSITORY, atomic_write
 
+#: What `Trainer` gives each training itself.
+OWN_SETTINGS = (
+    "system.prompt_processor.prompt",
+    "seed",
+    "exp_root_dir",
+    "name",
+    "tag",
+    "use_timestamp",
+)
 _RUN = "run"
 _TAIL = 12  # lines of a failed run's log that are shown
 

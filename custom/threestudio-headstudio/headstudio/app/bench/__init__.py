@@ -196,14 +196,20 @@ def make_bench(args: argparse.Namespace, folder: Path, overrides: list[str]) -> 
     from headstudio.evaluation.closed_world import Bench, fingerprint
     from headstudio.evaluation.likeness import PerceptualDistance
     from headstudio.evaluation.stage import Stage
-    from headstudio.evaluation.training import Trainer, read_settings
+    from headstudio.evaluation.training import OWN_SETTINGS, Trainer, read_settings
     from headstudio.flame import HeadModel
     from headstudio.motion import load_motion
     from headstudio.paths import find_asset
 
     for setting in args.set:
-        if "=" not in setting:
+        key, equals, _ = setting.partition("=")
+        if not equals:
             raise HeadStudioError(f"--set {setting!r}: expected KEY=VALUE.")
+        if key in OWN_SETTINGS:
+            raise HeadStudioError(
+                f"--set {setting}: the benchmark gives every training a {key} of its own; choose "
+                "prompts, seeds and folders by --prompts, --seeds (--seed) and --out."
+            )
     config = read_settings(args.config)
     device = str(choose_device(args.device))
     trainer = Trainer(args.config, device, [*overrides, *args.set], args.jobs)
