@@ -6,6 +6,7 @@ KiB (and at least one second), or more memory than ten times the file and `ALLOW
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import logging
@@ -32,6 +33,7 @@ from targets import TARGETS, Target  # noqa: E402
 ALLOWANCE = 64 << 20
 """Bytes that reading any file may take: libraries, tables, an avatar's head."""
 SECONDS_PER_KIB = 1.0
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's; others keep little
 
 
 @dataclass
@@ -75,9 +77,12 @@ class Statistics:
 def attempt(target: Target, data: bytes, folder: Path) -> Outcome:
     """Read a file of these bytes, as the only one in a folder."""
     path = target.place(folder, data)
-    # Garbage of others, collected meanwhile, would be taken off what this file needs.
+    # Garbage of others, collected meanwhile, would be taken off what this file needs; and memory
+    # that they freed, but the process still has, would be given to this file unseen.
     collecting = gc.isenabled()
     gc.disable()
+    if _trim is not None:
+        _trim(0)
     before = _resident()
     _reset_peak()
     start, wall = time.process_time(), time.perf_counter() - _queued()

@@ -142,6 +142,20 @@ def test_garbage_of_others_does_not_hide_what_a_file_takes(tmp_path: Path) -> No
     assert outcome.finding == "too much memory"
 
 
+def test_memory_that_others_freed_does_not_hide_what_a_file_takes(tmp_path: Path) -> None:
+    import numpy as np
+
+    # From here on the allocator takes up to 32 MiB from its heap, and keeps there what lies below
+    # something that is in use.
+    larger = np.ones(31 << 17)
+    del larger
+    below = [np.ones(30 << 17) for _ in range(12)]
+    above = np.ones(30 << 17)
+    del below
+    assert harness.attempt(_broken_reader(), b"memory", tmp_path).finding == "too much memory"
+    assert above.all()
+
+
 def test_changes_follow_from_the_seed() -> None:
     from random import Random
 
