@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--splats",
         type=int,
         metavar="N",
-        help="the most splats an avatar has, 4000 to 500000 (default 24000)",
+        help=f"the most splats an avatar has, 4000 to {_MAX_SPLATS} (default 24000)",
     )
     parser.add_argument(
         "--set",
